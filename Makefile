@@ -1,0 +1,42 @@
+# Every task of the project; `make help` lists them.
+VENV ?= .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+$(VENV)/.installed: requirements-dev.lock pyproject.toml
+	@python3 -c 'import ensurepip' 2>/dev/null || { echo "python3 has no venv module; installing it" >&2; apt-get install -y -qq python3-venv >/dev/null; }
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: help run test check format bench lock clean
+
+help: ## List the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota/)
+	@exec $(BIN)/rota dev
+
+test: $(VENV)/.installed ## Run all tests
+	@$(BIN)/pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.installed ## Lint, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## Format the code and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed ## Measure refreshes (OPTIONS="--quick --json out.json")
+	@$(BIN)/python -m benchmarks.refresh $(OPTIONS)
+
+lock: $(VENV)/.installed ## Compile the lock files anew
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra embedded --group dev -o requirements-dev.lock
+
+clean: ## Remove the virtual environment and all development data
+	@rm -rf $(VENV) .rota .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,39 @@
+"""The command line. Data goes to standard output, talk to standard error."""
+
+import sys
+
+import typer
+
+from app.cli import dev, serve, users
+from app.cli.exits import Exit
+from app.domain.errors import RotaError, Unavailable, UserNotFound
+from app.settings import SettingsInvalid
+
+cli = typer.Typer(name="rota", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+cli.command("dev")(dev.dev)
+cli.command("serve")(serve.serve)
+cli.add_typer(users.commands, name="users")
+
+
+@cli.callback()
+def rota() -> None:
+    """Rota: sessions as refresh-token families in PostgreSQL."""
+
+
+def main() -> None:
+    """Run a command; an error is one line on standard error and an exit code that says of what kind it was."""
+    try:
+        cli()
+    except SettingsInvalid as error:
+        _leave(str(error), Exit.USAGE)
+    except UserNotFound as error:
+        _leave(error.message, Exit.NOT_FOUND)
+    except Unavailable as error:
+        _leave(f"{error.message} ({error.why})", Exit.TRY_AGAIN)
+    except RotaError as error:
+        _leave(error.message, Exit.REFUSED)
+
+
+def _leave(message: str, code: Exit) -> None:
+    typer.echo(message, err=True)
+    sys.exit(code)

@@ -1,0 +1,133 @@
+"""`rota dev`: everything at once, on one machine, with nothing set."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+import uvicorn
+
+from app.cli.embedded import embedded_postgresql
+from app.cli.exits import Exit
+from app.cli.schema import upgrade_schema
+from app.cli.serve import SERVER, bind
+from app.container import Container
+from app.domain.events import NO_CLIENT, SYSTEM
+from app.domain.users import Role
+from app.observability.logs import configure_logs
+from app.settings import load_settings
+
+ADMIN: Final = "admin"
+
+
+def dev(
+    port: Annotated[int | None, typer.Option(help="Port to listen on [default: ROTA_PORT]", min=0, max=65535)] = None,
+    data_dir: Annotated[Path, typer.Option(help="Where the embedded database and its secrets live")] = Path(".rota"),
+) -> None:
+    """Start Rota for development: embedded PostgreSQL, migrations, a first admin, the server."""
+    configure_logs("console")
+    signal.signal(signal.SIGTERM, _leave)  # so that the embedded server is stopped too
+    data_dir.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("ROTA_REGISTRATION", "open")
+    if not {"ROTA_SECRETS", "ROTA_SECRETS_FILE"} & os.environ.keys():
+        os.environ["ROTA_SECRETS"] = _kept(data_dir / "secrets")
+    given = {"ROTA_DATABASE_URL", "ROTA_DATABASE_URL_FILE"} & os.environ.keys()
+    database = nullcontext() if given else _embedded(data_dir / "postgresql")
+    with database, _listening(port) as server_socket:
+        url = _url(server_socket)
+        os.environ.setdefault("ROTA_ISSUER", url)
+        settings = load_settings()
+        upgrade_schema(settings.database_url.get_secret_value())
+        admin_password = data_dir / "admin-password"
+        if password := asyncio.run(_first_admin()):
+            _write_private(admin_password, password)
+        _say_hello(url, admin_password, password)
+        config = uvicorn.Config("app.main:create_dev_app", **SERVER)
+        try:
+            uvicorn.Server(config).run(sockets=[server_socket])
+        except KeyboardInterrupt:
+            typer.echo("Rota has stopped.", err=True)
+
+
+@contextmanager
+def _embedded(data_dir: Path) -> Iterator[None]:
+    with embedded_postgresql(data_dir) as url:
+        os.environ["ROTA_DATABASE_URL"] = url
+        try:
+            yield
+        finally:
+            del os.environ["ROTA_DATABASE_URL"]
+
+
+@contextmanager
+def _listening(port: int | None) -> Iterator[socket.socket]:
+    settings = load_settings()
+    wanted = settings.port if port is None else port
+    try:
+        listening = bind(settings.host, wanted)
+    except OSError as refused:
+        typer.echo(f"Cannot listen on {settings.host}:{wanted}: {refused.strerror}. Try --port.", err=True)
+        raise typer.Exit(Exit.FAILURE) from None
+    with listening:
+        yield listening
+
+
+async def _first_admin() -> str | None:
+    """Create the first administrator if there is none; the password, or `None` if there was one."""
+    container = Container.build(load_settings())
+    try:
+        if await container.users.has_admin():
+            return None
+        password = secrets.token_urlsafe(18)
+        await container.users.create(ADMIN, password, role=Role.ADMIN, actor=SYSTEM, client=NO_CLIENT)
+        return password
+    finally:
+        await container.close()
+
+
+def _url(server_socket: socket.socket) -> str:
+    host, port = server_socket.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _say_hello(url: str, admin_password: Path, new_password: str | None) -> None:
+    tokens = admin_password.resolve().with_name("tokens.json")
+    _write_private(tokens, "")  # curl keeps the mode of a file that is there
+    fetch = f"curl -sS {url}"
+    keep = f"-o {tokens} && cat {tokens}"
+    password = f"password@{admin_password.resolve()}"
+    if new_password:
+        typer.echo(f"First admin: {ADMIN}, password {new_password} (kept in {admin_password}; shown only now)\n")
+    typer.echo(f"Rota is at {url}, its API docs at {url}/docs\n")
+    typer.echo("Log in, refresh, log out:\n")
+    typer.echo(f"{fetch}/token -d username={ADMIN} --data-urlencode {password} {keep}")
+    typer.echo(f"{fetch}/refresh -d refresh_token=$({_member('refresh_token', tokens)}) {keep}")
+    typer.echo(f'{fetch}/logout -X POST -H "Authorization: Bearer $({_member("access_token", tokens)})"\n')
+
+
+def _member(name: str, path: Path) -> str:
+    """Shell words that print one member of a JSON file without more tools than a bare machine has."""
+    return f"""sed -E 's/.*"{name}":"([^"]*)".*/\\1/' {path}"""
+
+
+def _kept(path: Path) -> str:
+    """A secret made once and kept."""
+    if not path.exists():
+        _write_private(path, secrets.token_urlsafe(48))
+    return path.read_text(encoding="ascii")
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _leave(_signal: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)

@@ -1,0 +1,17 @@
+"""Bringing the database's schema up to date: Alembic, with the project's own configuration."""
+
+import os
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+_INI = Path(__file__).parents[2] / "alembic.ini"
+
+
+def upgrade_schema(database_url: str) -> None:
+    """Run all pending migrations, as `alembic upgrade head` would."""
+    config = Config(str(_INI))
+    config.attributes["logs"] = False
+    os.environ["ROTA_DATABASE_URL"] = database_url
+    command.upgrade(config, "head")

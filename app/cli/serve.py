@@ -1,0 +1,51 @@
+"""`rota serve`: the server for production."""
+
+import socket
+from typing import Annotated, Any, Final
+
+import typer
+import uvicorn
+
+from app.container import Container
+from app.observability.logs import configure_logs
+from app.settings import load_settings
+
+# The peer's address is what the trail records: no header may replace it. Our own log lines stand for access logs.
+SERVER: Final[dict[str, Any]] = {
+    "factory": True,
+    "loop": "uvloop",
+    "http": "httptools",
+    "ws": "none",
+    "proxy_headers": False,
+    "server_header": False,
+    "access_log": False,
+    "log_config": None,
+    "timeout_graceful_shutdown": 10,
+}
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: ROTA_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [default: ROTA_PORT]", min=0, max=65535)] = None,
+    workers: Annotated[int, typer.Option(help="Server processes", min=1, max=64)] = 1,
+) -> None:
+    """Serve the API. Needs ROTA_DATABASE_URL (migrated) and ROTA_SECRETS."""
+    settings = load_settings()
+    Container.build(settings).hasher.close()  # what is wrong with the settings is said here, once, not by each worker
+    configure_logs("json")
+    uvicorn.run(
+        "app.main:create_served_app",
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        workers=workers,
+        **SERVER,
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket of our own, so that a taken port is known before anything is promised."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((host, port))
+    return bound

@@ -1,0 +1,94 @@
+"""Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from uuid_utils.compat import uuid7
+
+from app.domain.clock import Clock
+from app.repositories.database import Database
+from app.repositories.engine import make_engine
+from app.repositories.rotations import RotationRepository
+from app.security.access_tokens import AccessTokens
+from app.security.keys import KeyIdsCollide, Keyring
+from app.security.passwords import PasswordHasher
+from app.security.signing_keys import SigningKeys
+from app.services.authentication import Authentication
+from app.services.housekeeping import Housekeeping
+from app.services.password_change import PasswordChange
+from app.services.refresh import Refresh
+from app.services.sessions import Sessions
+from app.services.sign_in import SignIn
+from app.services.tokens import TokenPairs
+from app.services.trail import Trail
+from app.services.users import Users
+from app.settings import Settings, SettingsInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The services of one process."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    hasher: PasswordHasher
+    signing_keys: SigningKeys
+    authentication: Authentication
+    sign_in: SignIn
+    refresh: Refresh
+    sessions: Sessions
+    users: Users
+    password_change: PasswordChange
+    trail: Trail
+    housekeeping: Housekeeping
+
+    @classmethod
+    def build(cls, settings: Settings, clock: Clock | None = None) -> Self:
+        """
+        Open nothing yet: connections are made when first needed.
+
+        Raises:
+            SettingsInvalid: no secret is set, or two secrets have the same key id.
+        """
+        secrets = settings.secret_list
+        if not secrets:
+            raise SettingsInvalid("ROTA_SECRETS is not set: at least one secret of 32 bytes or more is needed")
+        try:
+            keyring = Keyring(secrets)
+        except KeyIdsCollide as collision:
+            raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
+        clock = clock or Clock()
+        lifetimes = settings.lifetimes
+        url = settings.database_url.get_secret_value()
+        database = Database(make_engine(url, pool_size=settings.database_pool_size), clock)
+        hasher = PasswordHasher()
+        signing_keys = SigningKeys(secrets)
+        access_tokens = AccessTokens(
+            signing_keys,
+            issuer=settings.issuer,
+            audience=settings.audience,
+            lifetime=lifetimes.access,
+            new_id=uuid7,
+        )
+        pairs = TokenPairs(keyring, access_tokens)
+        rotations = RotationRepository(database)
+        return cls(
+            settings=settings,
+            clock=clock,
+            database=database,
+            hasher=hasher,
+            signing_keys=signing_keys,
+            authentication=Authentication(access_tokens, rotations, clock),
+            sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),
+            refresh=Refresh(database, rotations, pairs, lifetimes),
+            sessions=Sessions(database, pairs),
+            users=Users(database, hasher, registration_open=settings.registration == "open"),
+            password_change=PasswordChange(database, hasher),
+            trail=Trail(database),
+            housekeeping=Housekeeping(database),
+        )
+
+    async def close(self) -> None:
+        self.hasher.close()
+        await self.database.close()

@@ -1,0 +1,72 @@
+"""
+JSON with exactly one spelling, and a reader that refuses what is ambiguous.
+
+Written: RFC 8785 (JCS) restricted to strings, booleans, null, integers within 2^53, arrays and objects; floats are
+refused. Read: duplicate members, `NaN`, `Infinity`, lone surrogates and bottomless nesting are refused.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final, NoReturn
+
+JsonValue = None | bool | int | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
+
+_INTEGER_LIMIT: Final = 2**53
+_DEPTH_LIMIT: Final = 16
+
+
+def encode(value: JsonValue) -> str:
+    """
+    The one spelling of a value.
+
+    Raises:
+        ValueError: a float, an integer beyond 2^53, a member name that is no string, a lone surrogate, or nesting
+            deeper than 16.
+    """
+    text = json.dumps(_checked(value, _DEPTH_LIMIT), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text.encode()  # a lone surrogate fails here, as ValueError
+    return text
+
+
+def _checked(value: JsonValue, depth: int) -> JsonValue:
+    if depth == 0:
+        raise ValueError("nested too deeply")
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        if abs(value) > _INTEGER_LIMIT:
+            raise ValueError("an integer beyond 2^53")
+        return value
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError("a member name that is no string")
+        # RFC 8785 section 3.2.3 sorts by UTF-16 code units.
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return {name: _checked(value[name], depth - 1) for name in names}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [_checked(item, depth - 1) for item in value]
+    raise ValueError(f"{type(value).__name__} has no canonical form")
+
+
+def parse_strict(raw: bytes) -> object:
+    """
+    Read JSON that must mean the same to every reader.
+
+    Raises:
+        ValueError: not UTF-8, not JSON, a duplicate member, `NaN` or `Infinity`, nesting beyond the parser's limit.
+    """
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member stands twice")
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

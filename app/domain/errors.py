@@ -1,0 +1,118 @@
+"""What can go wrong, named for what happened. The answer to each stands in `app/http/errors.py`."""
+
+from typing import ClassVar
+
+
+class RotaError(Exception):
+    """
+    Root of all errors that callers may see.
+
+    `code` is a stable identifier and `message` may be shown to anybody; `why` is for logs only. An error that the
+    outside must not tell from its siblings shares their code and message and differs in `why`.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    message: str = "Something went wrong on our side."
+
+    def __init__(self, message: str | None = None, *, why: str | None = None) -> None:
+        self.message = message or type(self).message
+        self.why = why
+        super().__init__(self.message)
+
+
+class StoredStateInvalid(RotaError):
+    """A row contradicts itself; nothing is guessed."""
+
+    code = "stored_state_invalid"
+
+
+class Unavailable(RotaError):
+    """Transient trouble with the database: nothing was decided, try again."""
+
+    code = "temporarily_unavailable"
+    message = "The service cannot answer right now; nothing was lost, please try again."
+    retry_after_seconds: ClassVar[int] = 1
+
+
+class TooBusy(Unavailable):
+    """More work is waiting than can be done soon; refused before any of it was begun."""
+
+    code = "too_busy"
+    message = "Too many sign-ins are waiting; please try again."
+
+
+class InvalidCredentials(RotaError):
+    """Unknown user, wrong password, disabled user: one answer for all."""
+
+    code = "invalid_credentials"
+    message = "The username or password is wrong."
+
+
+class RefreshTokenRejected(RotaError):
+    """Noise, forged, unknown, expired, ended, reused: one answer for all; the cause is in the event."""
+
+    code = "refresh_token_rejected"
+    message = "The refresh token is not valid."
+
+
+class AccessTokenRejected(RotaError):
+    """Missing, malformed, expired, or of a session that is over."""
+
+    code = "access_token_rejected"
+    message = "A valid access token is needed."
+
+
+class NotPermitted(RotaError):
+    """The caller is known and may not do this."""
+
+    code = "not_permitted"
+    message = "You may not do this."
+
+
+class RegistrationClosed(NotPermitted):
+    code = "registration_closed"
+    message = "Registration is closed here."
+
+
+class UsernameTaken(RotaError):
+    code = "username_taken"
+    message = "This username is taken."
+
+
+class UsernameRefused(RotaError):
+    code = "username_refused"
+    message = "This username cannot be used."
+
+
+class PasswordRefused(RotaError):
+    code = "password_refused"
+    message = "This password cannot be used."
+
+
+class SessionNotFound(RotaError):
+    """No such session of this user: unknown and somebody else's are the same."""
+
+    code = "session_not_found"
+    message = "There is no such session."
+
+
+class UserNotFound(RotaError):
+    code = "user_not_found"
+    message = "There is no such user."
+
+
+class InputInvalid(RotaError):
+    """Input that does not parse. `message` says what is wrong and never repeats the input."""
+
+    code = "input_invalid"
+    message = "The input is not valid."
+
+
+class UnsupportedGrantType(RotaError):
+    code = "unsupported_grant_type"
+    message = "The grant type must be password or refresh_token."
+
+
+class InvalidScope(RotaError):
+    code = "invalid_scope"
+    message = "The scope cannot be granted."

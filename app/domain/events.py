@@ -1,0 +1,91 @@
+"""The trail's vocabulary: a closed list of actions, and the shape of one event."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from app.domain.canonical_json import JsonValue
+from app.domain.clients import ClientContext
+
+NOBODY: Final = UUID(int=0)  # subject of an event that is about no known user
+
+
+class Action(StrEnum):
+    """`noun.verb`; each value is a stable identifier. The version of all is in `EVENT_VERSION`."""
+
+    USER_CREATED = "user.created"
+    USER_DISABLED = "user.disabled"
+    USER_ENABLED = "user.enabled"
+    LOGIN_FAILED = "login.failed"
+    PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an action, not a password
+    PASSWORD_REHASHED = "password.rehashed"  # noqa: S105 - likewise
+    PASSWORD_CHANGE_FAILED = "password.change_failed"  # noqa: S105 - likewise
+    SESSION_CREATED = "session.created"
+    SESSION_REFRESHED = "session.refreshed"
+    SESSION_REPLAYED = "session.replayed"
+    SESSION_FAST_FORWARDED = "session.fast_forwarded"
+    SESSION_RIDE_ALONG_SUSPECTED = "session.ride_along_suspected"
+    SESSION_LABELLED = "session.labelled"
+    SESSION_ENDED = "session.ended"
+    REFRESH_REFUSED = "refresh.refused"
+    REFRESH_FORGED = "refresh.forged"
+    REFRESH_REUSED = "refresh.reused"
+
+
+EVENT_VERSION: Final = 1
+
+
+class Outcome(StrEnum):
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+class ActorKind(StrEnum):
+    USER = "user"
+    ADMIN = "admin"
+    CLIENT = "client"
+    SYSTEM = "system"
+    ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who performs the act; the subject is whose session it is."""
+
+    kind: ActorKind
+    id: UUID | None = None
+
+
+SYSTEM: Final = Actor(ActorKind.SYSTEM)
+ANONYMOUS: Final = Actor(ActorKind.ANONYMOUS)
+NO_CLIENT: Final = ClientContext(ip=None, user_agent=None, request_id=NOBODY)
+
+
+def user_actor(user_id: UUID) -> Actor:
+    return Actor(ActorKind.USER, user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    One entry of the trail, before the database gives it its place.
+
+    Args:
+        family_seq: 1..n without gaps inside a family, from the row that the change has locked; `None` for refusals,
+            which never touch the family row.
+        generation: The family's generation after the change; for refusals the presented one.
+        detail: Canonical JSON, never personal data, never a secret.
+    """
+
+    action: Action
+    actor: Actor
+    client: ClientContext
+    outcome: Outcome = Outcome.SUCCESS
+    reason: str | None = None
+    subject_id: UUID = NOBODY
+    family_id: UUID | None = None
+    family_seq: int | None = None
+    generation: int | None = None
+    detail: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -1,0 +1,147 @@
+"""
+From error to answer: the one table, and problem documents (RFC 9457).
+
+No answer repeats input: FastAPI's own 422 would send a password back to whoever mistyped the field beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.domain import errors
+from app.observability.logs import get_logger
+
+log = get_logger()
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    Args:
+        oauth: The `error` of RFC 6749 section 5.2 or RFC 6750 section 3.1, where the error has one.
+        challenge: Whether `WWW-Authenticate` goes with it (RFC 6750 section 3).
+    """
+
+    status: HTTPStatus
+    oauth: str | None = None
+    challenge: bool = False
+
+
+ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
+    errors.RotaError: Answer(HTTPStatus.INTERNAL_SERVER_ERROR),
+    errors.InputInvalid: Answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
+    errors.UsernameRefused: Answer(HTTPStatus.UNPROCESSABLE_ENTITY),
+    errors.PasswordRefused: Answer(HTTPStatus.UNPROCESSABLE_ENTITY),
+    errors.UsernameTaken: Answer(HTTPStatus.CONFLICT),
+    errors.UnsupportedGrantType: Answer(HTTPStatus.BAD_REQUEST, "unsupported_grant_type"),
+    errors.InvalidScope: Answer(HTTPStatus.BAD_REQUEST, "invalid_scope"),
+    errors.InvalidCredentials: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.RefreshTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.AccessTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
+    errors.NotPermitted: Answer(HTTPStatus.FORBIDDEN),
+    errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND),
+    errors.UserNotFound: Answer(HTTPStatus.NOT_FOUND),
+    # Never an OAuth error: clients throw their tokens away on invalid_grant.
+    errors.Unavailable: Answer(HTTPStatus.SERVICE_UNAVAILABLE),
+}
+
+
+class BodyInvalid(errors.InputInvalid):
+    """A body whose members are wrong; `findings` says which, as `validation_findings` makes them."""
+
+    def __init__(self, findings: list[dict[str, Any]]) -> None:
+        self.findings = findings
+        super().__init__()
+
+
+class UnsupportedMediaType(errors.InputInvalid):
+    """A body of a kind that the route does not take."""
+
+    code = "unsupported_media_type"
+
+
+ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")
+
+
+def problem(
+    request_id: object,
+    status: int,
+    code: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """A problem document; `more` are its extension members."""
+    content = {
+        "type": f"urn:rota:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        "code": code,
+        "request_id": str(request_id),
+        **more,
+    }
+    return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)
+
+
+def validation_findings(found: Sequence[Any]) -> list[dict[str, Any]]:
+    """Where and what, never the value. The name of an unknown member is the sender's text too, so it is left out."""
+    return [
+        {
+            "loc": list(error["loc"][:-1] if error["type"] == "extra_forbidden" else error["loc"]),
+            "type": error["type"],
+            "msg": error["msg"],
+        }
+        for error in found
+    ]
+
+
+def answer_for(error: errors.RotaError) -> Answer:
+    return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(errors.RotaError, _on_rota_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.RotaError)  # noqa: S101 - by registration
+    answer = answer_for(error)
+    more: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    if answer.oauth:
+        more = {"error": answer.oauth, "error_description": error.message}
+    if answer.challenge:
+        # RFC 6750 section 3.1 has no word for wrong credentials; a bare challenge is what remains.
+        named = f', error="{answer.oauth}"' if answer.oauth == "invalid_token" else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="rota"{named}'
+    if isinstance(error, errors.Unavailable):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, BodyInvalid):
+        more["errors"] = error.findings
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request.failed", code=error.code, why=error.why)
+    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - by registration
+    return await _on_rota_error(request, BodyInvalid(validation_findings(error.errors())))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """The framework's own refusals: no such path, wrong method, body too large."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - by registration
+    status = HTTPStatus(error.status_code)
+    code = status.name.lower()
+    return problem(request.state.request_id, status, code, f"{status.phrase}.", dict(error.headers or {}))

@@ -1,0 +1,51 @@
+"""What every request gets: an id, safe headers, and an answer even when something breaks."""
+
+from uuid import UUID
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from app.http.errors import problem
+from app.observability.logs import describe_failure, get_logger
+
+log = get_logger()
+
+
+class RequestContext:
+    """
+    Outermost, pure ASGI: gives the request its id (state, log lines, answer header), and turns what nobody has caught
+    into a 500 that says nothing but the id. The log line has classes and places, no messages: drivers quote values.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id: UUID = uuid7()
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = str(request_id)
+                headers["X-Content-Type-Options"] = "nosniff"
+                # Nearly every answer holds a token or somebody's data; those that may be kept say so themselves.
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception as error:  # noqa: BLE001 - the last resort
+                log.error("request.broke", path=scope["path"], **describe_failure(error))
+                if not started:
+                    answer = problem(request_id, 500, "internal_error", "Something went wrong on our side.")
+                    await answer(scope, receive, send_with_headers)

@@ -1,0 +1,69 @@
+"""The ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import __version__
+from app.api import health, keys, me, sessions, tokens
+from app.container import Container
+from app.domain.clock import Clock
+from app.http.bodies import BODY_BYTES_MAXIMUM
+from app.http.errors import install_error_handlers
+from app.http.middleware import RequestContext
+from app.jobs.schedule import running_jobs
+from app.observability.logs import configure_logs
+from app.services.devices import load_rules
+from app.settings import Settings, load_settings
+
+
+def create_app(settings: Settings | None = None, clock: Clock | None = None) -> FastAPI:
+    """
+    Build the application; connections are made when it starts.
+
+    Args:
+        settings: From the environment if left out.
+        clock: Tests pass one that they can move.
+    Raises:
+        SettingsInvalid: the environment is wrong.
+    """
+    container = Container.build(settings or load_settings(), clock)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(asyncio.to_thread(load_rules))
+        async with running_jobs(container):
+            yield
+        await warming
+        await container.close()
+
+    app = FastAPI(
+        title="Rota",
+        version=__version__,
+        summary="Sessions as refresh-token families in PostgreSQL",
+        lifespan=lifespan,
+        redoc_url=None,
+        max_body_size=BODY_BYTES_MAXIMUM,
+        # FastAPI's own telemetry records exception messages and validation failures, which quote input.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.state.container = container
+    install_error_handlers(app)
+    app.add_middleware(RequestContext)
+    for module in (tokens, sessions, me, keys, health):
+        app.include_router(module.router)
+    return app
+
+
+def create_served_app() -> FastAPI:
+    """The application of `rota serve`: settings from the environment, log lines as JSON."""
+    configure_logs("json")
+    return create_app()
+
+
+def create_dev_app() -> FastAPI:
+    """The application of `rota dev`: log lines for people."""
+    configure_logs("console")
+    return create_app()

@@ -1,0 +1,82 @@
+"""Log lines: one JSON object a line, the request's id on each, nothing secret on any."""
+
+import logging
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_SECRET_NAME: Final = re.compile(r"password|token|secret|authorization|cookie|seed|proof", re.IGNORECASE)
+_SECRET_TEXT: Final = re.compile(r"rota_rt_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
+_ROOT: Final = Path(__file__).parents[2]
+
+
+def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Blank what is named like a secret or looks like one of our tokens."""
+    for name, value in line.items():
+        if _SECRET_NAME.search(name):
+            line[name] = "[redacted]"
+        elif isinstance(value, str) and ("rota_rt_" in value or "eyJ" in value):
+            line[name] = _SECRET_TEXT.sub("[redacted]", value)
+    return line
+
+
+def configure_logs(form: Literal["json", "console"]) -> None:
+    """Send our lines and those of the libraries to standard error in one form. Called once, by the entry points."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        redact,
+    ]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared,
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def get_logger() -> Any:
+    return structlog.get_logger()
+
+
+def describe_failure(error: BaseException) -> dict[str, object]:
+    """
+    An unexpected error without its message: drivers quote the values they choke on.
+
+    Classes along the chain of causes, SQLSTATE if there is one, and where it came from.
+    """
+    chain: list[str] = []
+    cause: BaseException | None = error
+    sqlstate = None
+    while cause is not None and len(chain) < 5:  # noqa: PLR2004 - enough to see the driver's error
+        chain.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
+        sqlstate = sqlstate or getattr(cause, "sqlstate", None)
+        cause = cause.__cause__ or cause.__context__
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    at = [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]
+    return {"error": chain, "sqlstate": sqlstate, "at": at}
+
+
+def _short(filename: str) -> str:
+    path = Path(filename)
+    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name

@@ -1,0 +1,109 @@
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat
+from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.canonical_json import encode
+from app.domain.clients import IpAddress
+from app.domain.events import EVENT_VERSION, NO_CLIENT, Action, Event
+from app.domain.pages import Position
+from app.models import AuditEventRow
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An entry as read back."""
+
+    id: UUID
+    occurred_at: datetime
+    action: str
+    outcome: str
+    reason: str | None
+    actor_kind: str
+    actor_id: UUID | None
+    family_id: UUID | None
+    family_seq: int | None
+    generation: int | None
+    ip: IpAddress | None
+    user_agent: str | None
+    request_id: UUID | None
+    detail: str | None
+
+
+_COLUMNS = (
+    AuditEventRow.id,
+    AuditEventRow.occurred_at,
+    AuditEventRow.action,
+    AuditEventRow.outcome,
+    AuditEventRow.reason,
+    AuditEventRow.actor_kind,
+    AuditEventRow.actor_id,
+    AuditEventRow.family_id,
+    AuditEventRow.family_seq,
+    AuditEventRow.generation,
+    AuditEventRow.ip,
+    AuditEventRow.user_agent,
+    AuditEventRow.request_id,
+    AuditEventRow.detail,
+)
+
+
+class AuditRepository:
+    """Appends to the trail and reads from it; there is nothing else to do with it."""
+
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def add(self, *events: Event, at: datetime) -> None:
+        """Append in the transaction of the change that the events tell of."""
+        if events:
+            await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
+
+    async def find_rotation(self, user_id: UUID, family_id: UUID, *, generation: int, since: datetime) -> UUID | None:
+        """The event of the rotation that brought a family to a generation. Walks the user's trail since then."""
+        found = select(AuditEventRow.id).where(
+            AuditEventRow.subject_id == user_id,
+            AuditEventRow.occurred_at >= since,
+            AuditEventRow.family_id == family_id,
+            AuditEventRow.generation == generation,
+            AuditEventRow.action.in_([Action.SESSION_REFRESHED, Action.SESSION_FAST_FORWARDED]),
+        )
+        return (await self._db.execute(found.limit(1))).scalar_one_or_none()
+
+    async def list_page(self, user_id: UUID, *, before: Position | None, limit: int) -> list[StoredEvent]:
+        """A user's events, newest first. Served by the primary key."""
+        found = select(*_COLUMNS).where(AuditEventRow.subject_id == user_id)
+        if before is not None:
+            found = found.where(tuple_(AuditEventRow.occurred_at, AuditEventRow.id) < (before.at, before.id))
+        newest_first = found.order_by(AuditEventRow.occurred_at.desc(), AuditEventRow.id.desc())
+        return [StoredEvent(**row._asdict()) for row in await self._db.execute(newest_first.limit(limit))]
+
+    async def make_partitions(self, until: datetime) -> int:
+        """Make the months' partitions up to that time; how many were missing."""
+        made: int = (await self._db.execute(select(func.audit_make_partitions(until)))).scalar_one()
+        return made
+
+
+def _values(event: Event, at: datetime) -> dict[str, Any]:
+    return {
+        "id": uuid_utils.compat.uuid7(),
+        "occurred_at": at,
+        "action": event.action,
+        "version": EVENT_VERSION,
+        "outcome": event.outcome,
+        "reason": event.reason,
+        "actor_kind": event.actor.kind,
+        "actor_id": event.actor.id,
+        "subject_id": event.subject_id,
+        "family_id": event.family_id,
+        "family_seq": event.family_seq,
+        "generation": event.generation,
+        "ip": event.client.ip,
+        "user_agent": event.client.user_agent,
+        "request_id": None if event.client is NO_CLIENT else event.client.request_id,
+        "detail": encode(event.detail) if event.detail else None,
+    }

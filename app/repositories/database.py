@@ -1,0 +1,169 @@
+"""One door to the database: units of work, and single statements in autocommit for the hot paths."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, Self
+
+import asyncpg
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.domain.clock import Clock
+from app.domain.errors import RotaError, Unavailable
+from app.repositories.audit import AuditRepository
+from app.repositories.families import FamilyRepository
+from app.repositories.jobs import JobRepository
+from app.repositories.refusals import RefusalRepository
+from app.repositories.users import UserRepository
+
+# Trouble that passes, by SQLSTATE or its class: nothing was decided, and the same request may succeed a moment later.
+_PASSING_CLASSES: Final = (
+    "08",
+    "53",
+    "57",
+)  # connection, resources, operator intervention (cancel, shutdown)
+_PASSING_STATES: Final = frozenset(
+    {
+        "25006",  # read-only: a standby, or a primary being demoted
+        "25P03",  # idle in transaction too long
+        "40001",  # serialization
+        "40P01",  # deadlock
+        "55P03",  # lock timeout
+    }
+)
+_NO_PARTITION: Final = "no partition of relation"  # the trail cannot be written, so the change must not happen
+
+
+class Database:
+    """The pool and the clock. Built once a process."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+        self._engine = engine
+        self.clock = clock
+
+    def begin(self) -> "UnitOfWork":
+        """
+        A unit of work: `async with database.begin() as db: ...; await db.commit()`.
+
+        Leaving without a commit rolls back. Operational errors leave as `Unavailable`.
+        """
+        return UnitOfWork(self._engine.connect(), self.clock)
+
+    async def fetch_one(self, statement: str, *arguments: object) -> Any:
+        """
+        One statement, one round trip, autocommit: the first row or `None`.
+
+        Goes to asyncpg past SQLAlchemy's execution layers, whose greenlet switches and result objects cost more than
+        the statement itself (measured, see README). Only for the hot paths. A connection that did not come to the end
+        of its statement is closed, not returned: what it was doing is unknown.
+
+        Raises:
+            Unavailable: operational trouble; whether the statement took effect is unknown if the answer was lost.
+        """
+        with _operational():
+            pooled = await self._engine.raw_connection()
+            try:
+                connection: Any = pooled.driver_connection
+                return await connection.fetchrow(statement, *arguments)
+            except asyncpg.PostgresError:
+                raise  # the server has answered: the connection is fine
+            except BaseException:
+                pooled.invalidate()
+                raise
+            finally:
+                pooled.close()
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+class UnitOfWork:
+    """One transaction, READ COMMITTED, with the repositories that work in it. Lock order: user, then family."""
+
+    users: UserRepository
+    families: FamilyRepository
+    refusals: RefusalRepository
+    audit: AuditRepository
+    jobs: JobRepository
+
+    def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
+        self._db = connection
+        self._clock = clock
+
+    async def now(self) -> datetime:
+        """The database's time at this statement. Ask after a lock was won, not before the wait for it."""
+        moment = func.coalesce(self._clock.for_database(), func.statement_timestamp())
+        result: datetime = (await self._db.execute(select(moment))).scalar_one()
+        return result
+
+    async def commit(self) -> None:
+        await self._db.commit()
+
+    async def __aenter__(self) -> Self:
+        with _operational():
+            await self._db.start()
+        self.users = UserRepository(self._db)
+        self.families = FamilyRepository(self._db)
+        self.refusals = RefusalRepository(self._db)
+        self.audit = AuditRepository(self._db)
+        self.jobs = JobRepository(self._db)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """
+        Roll back what was not committed, and return the connection only if that is certain.
+
+        A task cancelled amid a statement may leave a transaction that the pool does not see (SQLAlchemy issue 13381);
+        such a connection is closed without another word to the server.
+        """
+        connection = self._db.sync_connection
+        if connection is None:
+            return
+        clean = False
+        try:
+            if error is None or isinstance(error, RotaError):
+                with _operational():
+                    await self._db.rollback()
+                clean = True
+        finally:
+            if not clean:
+                connection.invalidate()
+            connection.close()  # no transaction is left, so this says nothing to the server and needs no await
+        if isinstance(error, Exception) and not isinstance(error, RotaError):
+            _raise_if_operational(error)
+
+
+@contextmanager
+def _operational() -> Iterator[None]:
+    try:
+        yield
+    except RotaError:
+        raise
+    except Exception as error:
+        _raise_if_operational(error)
+        raise
+
+
+def _raise_if_operational(error: Exception) -> None:
+    if (why := _trouble(error)) is not None:
+        raise Unavailable(why=why) from error
+
+
+def _trouble(error: Exception) -> str | None:
+    """A word for the log if the error is trouble that passes, else `None`."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(cause, "sqlstate", None)
+    if state is not None:
+        passing = state[:2] in _PASSING_CLASSES or state in _PASSING_STATES or _NO_PARTITION in str(cause)
+        return f"SQLSTATE {state}" if passing else None
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return "connection lost"
+    lost = (OSError, TimeoutError, PoolTimeoutError, DisconnectionError, asyncpg.InterfaceError)
+    defect = isinstance(error, ValueError)  # asyncpg's word for a value it cannot send
+    return type(error).__name__ if isinstance(error, lost) and not defect else None

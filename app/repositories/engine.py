@@ -1,0 +1,62 @@
+"""The connection pool: deadlines everywhere, dead connections noticed without asking the server."""
+
+from typing import Any, Final
+
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+POOL_WAIT_SECONDS: Final = 5
+CONNECT_SECONDS: Final = 5
+ANSWER_SECONDS: Final = 10  # beyond the server's own limit, for a server that is gone without a word
+
+# An open transaction of ours would hold back the trail's sealing and the pruning of dead rows, so none may idle.
+SERVER_SETTINGS: Final = {
+    "lock_timeout": "2000",
+    "statement_timeout": "5000",
+    "idle_in_transaction_session_timeout": "5000",
+    "client_connection_check_interval": "1000",  # a statement whose client is gone stops waiting for its lock
+    "default_transaction_isolation": "read committed",  # what the guarded updates count on
+    "jit": "off",
+    "timezone": "UTC",
+}
+# Migrations wait briefly for locks, and then for their own work.
+MIGRATION_SETTINGS: Final = {"lock_timeout": "1000", "statement_timeout": "0", "timezone": "UTC"}
+
+
+def make_engine(url: str, *, pool_size: int, application_name: str = "rota", migrates: bool = False) -> AsyncEngine:
+    """
+    An engine on asyncpg that opens at most `pool_size` connections.
+
+    Args:
+        url: `postgresql://…`; libpq's `sslmode` is understood.
+    """
+    target, tls = _split(url)
+    settings = MIGRATION_SETTINGS if migrates else SERVER_SETTINGS
+    engine = create_async_engine(
+        target,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+        hide_parameters=True,
+        connect_args={
+            "timeout": CONNECT_SECONDS,
+            "command_timeout": None if migrates else ANSWER_SECONDS,
+            "server_settings": {**settings, "application_name": application_name},
+            **tls,
+        },
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _split(url: str) -> tuple[URL, dict[str, Any]]:
+    target = make_url(url).set(drivername="postgresql+asyncpg")
+    mode = target.query.get("sslmode")  # asyncpg knows libpq's words, under another name
+    return target.difference_update_query(["sslmode"]), {} if mode is None else {"ssl": mode}
+
+
+def _refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
+    """A connection that the server has closed is replaced before use; costs no round trip, as a ping would."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError

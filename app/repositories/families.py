@@ -1,0 +1,226 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, case, func, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.clients import IpAddress
+from app.domain.errors import StoredStateInvalid
+from app.domain.families import EndReason, Family, Grant, ReplayMark
+from app.domain.users import Role
+from app.models import FamilyRow
+from app.models.base import Xid8
+
+# Every field of `Family` is a column of that name; the seed is not among them and leaves only in a `Grant`.
+_COLUMNS = tuple(getattr(FamilyRow, field.name) for field in fields(Family))
+_ENDED = (FamilyRow.user_id, FamilyRow.id, FamilyRow.event_seq, FamilyRow.generation, FamilyRow.end_reason)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedFamily:
+    """What the event of an end needs to know."""
+
+    user_id: UUID
+    id: UUID
+    event_seq: int
+    generation: int
+    reason: EndReason
+
+
+class FamilyRepository:
+    """Reads and guarded writes of `families`. Spending a token is not here: see `rotations.py`."""
+
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def find(self, user_id: UUID, family_id: UUID) -> Family | None:
+        row = (await self._db.execute(select(*_COLUMNS).where(*_is(user_id, family_id)))).one_or_none()
+        return None if row is None else _family(row)
+
+    async def find_seed(self, user_id: UUID, family_id: UUID) -> bytes | None:
+        """For checking a proof. Locks nothing, so that a wrong proof cannot hold anybody's row."""
+        found = select(FamilyRow.seed).where(*_is(user_id, family_id))
+        return (await self._db.execute(found)).scalar_one_or_none()
+
+    async def lock(self, user_id: UUID, family_id: UUID) -> Family | None:
+        """Lock the row until the end of the transaction; rotation, logout and all other ends wait."""
+        found = select(*_COLUMNS).where(*_is(user_id, family_id)).with_for_update(key_share=True)
+        row = (await self._db.execute(found)).one_or_none()
+        return None if row is None else _family(row)
+
+    async def list_page(self, user_id: UUID, *, ended_since: datetime, before: UUID | None, limit: int) -> list[Family]:
+        """Live families and those ended since, newest first, those created before `before`. Served by the key."""
+        found = select(*_COLUMNS).where(
+            FamilyRow.user_id == user_id, FamilyRow.ended_at.is_(None) | (FamilyRow.ended_at >= ended_since)
+        )
+        if before is not None:
+            found = found.where(FamilyRow.id < before)
+        rows = await self._db.execute(found.order_by(FamilyRow.id.desc()).limit(limit))
+        return [_family(row) for row in rows]
+
+    async def add(self, family: Family, seed: bytes) -> None:
+        values = {field.name: getattr(family, field.name) for field in fields(Family)}
+        await self._db.execute(insert(FamilyRow).values(**values, seed=seed))
+
+    async def end(
+        self, user_id: UUID, family_id: UUID, *, reason: EndReason, by: UUID | None, now: datetime
+    ) -> EndedFamily | None:
+        """End one family; `None` if there is none that has not ended."""
+        ended = await self._end(FamilyRow.id == family_id, user_id=user_id, reason=reason, by=by, now=now)
+        return ended[0] if ended else None
+
+    async def end_all(
+        self, user_id: UUID, *, keep: UUID | None = None, reason: EndReason, by: UUID | None, now: datetime
+    ) -> list[EndedFamily]:
+        """End all of a user's families but one. The caller holds the user's lock, so no sign-in slips between."""
+        others = FamilyRow.id != keep if keep else FamilyRow.id.is_not(None)
+        return await self._end(others, user_id=user_id, reason=reason, by=by, now=now)
+
+    async def evict_oldest(self, user_id: UUID, *, keep: int, now: datetime) -> list[EndedFamily]:
+        """End the oldest active families until `keep` are left. The caller holds the user's lock."""
+        newest_first = select(FamilyRow.id).where(FamilyRow.user_id == user_id, *_active(now))
+        too_many = newest_first.order_by(FamilyRow.id.desc()).offset(keep)
+        oldest = FamilyRow.id.in_(too_many)
+        return await self._end(oldest, user_id=user_id, reason=EndReason.EVICTED, by=None, now=now)
+
+    async def end_lapsed(self, ids: Sequence[tuple[UUID, UUID]], *, now: datetime) -> list[EndedFamily]:
+        """
+        Write the ends of families past their expiry, each with the limit that passed.
+
+        Rows locked by somebody are left for the next round: whoever holds them may be ending them.
+        """
+        lapsed = (
+            select(FamilyRow.user_id, FamilyRow.id)
+            .where(tuple_(FamilyRow.user_id, FamilyRow.id).in_(ids), *_lapsed(now))
+            .with_for_update(skip_locked=True, key_share=True)
+            .cte("lapsed")
+        )
+        absolute = FamilyRow.expires_at <= now
+        reason = case((absolute, EndReason.ABSOLUTE_TIMEOUT.value), else_=EndReason.IDLE_TIMEOUT.value)
+        change = update(FamilyRow).where(FamilyRow.user_id == lapsed.c.user_id, FamilyRow.id == lapsed.c.id)
+        return await self._apply_end(change, reason=reason, by=None, now=now)
+
+    async def list_live_after(self, position: UUID, *, limit: int) -> list[tuple[UUID, UUID, datetime, datetime]]:
+        """Live families in order of creation: user, id, idle and absolute expiry. Served by a partial index."""
+        found = (
+            select(FamilyRow.user_id, FamilyRow.id, FamilyRow.idle_expires_at, FamilyRow.expires_at)
+            .where(FamilyRow.ended_at.is_(None), FamilyRow.id > position)
+            .order_by(FamilyRow.id)
+            .limit(limit)
+        )
+        return [(row.user_id, row.id, row.idle_expires_at, row.expires_at) for row in await self._db.execute(found)]
+
+    async def fast_forward(
+        self,
+        family: Family,
+        *,
+        presented: int,
+        attempt: bytes | None,
+        ip: IpAddress | None,
+        now: datetime,
+        idle: timedelta,
+    ) -> Grant:
+        """Spend a generation that the database has lost. The caller holds the family's lock."""
+        change = (
+            update(FamilyRow)
+            .where(*_is(family.user_id, family.id), FamilyRow.generation == family.generation)
+            .values(
+                generation=presented + 1,
+                event_seq=FamilyRow.event_seq + 1,
+                rotated_at=now,
+                idle_expires_at=func.least(now + idle, FamilyRow.expires_at),
+                last_ip=ip,
+                attempt=attempt,
+            )
+            .returning(*_GRANT)
+        )
+        return _grant((await self._db.execute(change)).one(), now)
+
+    async def mark_replay(self, family: Family, mark: ReplayMark, *, events: int, now: datetime) -> Grant:
+        """Note a replay and take as many event numbers as it has events. The caller holds the family's lock."""
+        change = (
+            update(FamilyRow)
+            .where(*_is(family.user_id, family.id))
+            .values(
+                event_seq=FamilyRow.event_seq + events,
+                replayed_generation=FamilyRow.generation,
+                ride_along_generation=mark.ride_along_generation,
+                ride_along_count=mark.ride_along_count,
+            )
+            .returning(*_GRANT)
+        )
+        return _grant((await self._db.execute(change)).one(), now)
+
+    async def take_event_number(self, user_id: UUID, family_id: UUID) -> int:
+        """The next number in the family's trail. The caller holds the family's lock."""
+        change = update(FamilyRow).where(*_is(user_id, family_id)).values(event_seq=FamilyRow.event_seq + 1)
+        number: int = (await self._db.execute(change.returning(FamilyRow.event_seq))).scalar_one()
+        return number
+
+    async def set_label(self, user_id: UUID, family_id: UUID, label: str | None) -> int:
+        """Set the label; the number of its event. The caller holds the family's lock."""
+        values = {"label": label, "event_seq": FamilyRow.event_seq + 1}
+        change = update(FamilyRow).where(*_is(user_id, family_id)).values(values)
+        number: int = (await self._db.execute(change.returning(FamilyRow.event_seq))).scalar_one()
+        return number
+
+    async def _end(
+        self, which: ColumnElement[bool], *, user_id: UUID, reason: EndReason, by: UUID | None, now: datetime
+    ) -> list[EndedFamily]:
+        change = update(FamilyRow).where(FamilyRow.user_id == user_id, FamilyRow.ended_at.is_(None), which)
+        return await self._apply_end(change, reason=reason, by=by, now=now)
+
+    async def _apply_end(self, change: Any, *, reason: Any, by: UUID | None, now: datetime) -> list[EndedFamily]:
+        values = {
+            "ended_at": now,
+            "end_reason": reason,
+            "ended_by": by,
+            "ended_xact": func.pg_current_xact_id(type_=Xid8),
+            "event_seq": FamilyRow.event_seq + 1,
+        }
+        rows = await self._db.execute(change.values(values).returning(*_ENDED))
+        return [EndedFamily(r.user_id, r.id, r.event_seq, r.generation, EndReason(r.end_reason)) for r in rows]
+
+
+_GRANT = (
+    FamilyRow.user_id,
+    FamilyRow.id.label("family_id"),
+    FamilyRow.generation,
+    FamilyRow.seed,
+    FamilyRow.client_id,
+    FamilyRow.scope,
+    FamilyRow.role,
+    FamilyRow.authenticated_at,
+    FamilyRow.idle_expires_at,
+    FamilyRow.expires_at,
+)
+
+
+def _is(user_id: UUID, family_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return FamilyRow.user_id == user_id, FamilyRow.id == family_id
+
+
+def _active(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return FamilyRow.ended_at.is_(None), FamilyRow.idle_expires_at > now, FamilyRow.expires_at > now
+
+
+def _lapsed(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return FamilyRow.ended_at.is_(None), (FamilyRow.idle_expires_at <= now) | (FamilyRow.expires_at <= now)
+
+
+def _family(row: Any) -> Family:
+    values = row._asdict()
+    try:
+        values["role"] = Role(values["role"])
+        if values["end_reason"] is not None:
+            values["end_reason"] = EndReason(values["end_reason"])
+    except ValueError:
+        raise StoredStateInvalid(why="family role or end reason") from None
+    return Family(**values)
+
+
+def _grant(row: Any, now: datetime) -> Grant:
+    return Grant(**{**row._asdict(), "role": Role(row.role)}, now=now)

@@ -1,0 +1,39 @@
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.models import JobCursorRow
+
+
+class JobRepository:
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def try_lock(self, job: str) -> bool:
+        """
+        Whether this transaction may do the job; false while another process does.
+
+        An advisory lock of the transaction, not of the session: it also holds behind a transaction pooler, and dies
+        with its holder.
+        """
+        locked: bool = (
+            await self._db.execute(select(func.pg_try_advisory_xact_lock(func.hashtext(f"rota job {job}"))))
+        ).scalar_one()
+        return locked
+
+    async def find_cursor(self, job: str) -> UUID | None:
+        found = select(JobCursorRow.position).where(JobCursorRow.job == job)
+        return (await self._db.execute(found)).scalar_one_or_none()
+
+    async def set_cursor(self, job: str, position: UUID) -> None:
+        first = insert(JobCursorRow).values(job=job, position=position)
+        moved = first.on_conflict_do_update(index_elements=[JobCursorRow.job], set_={"position": position})
+        await self._db.execute(moved)
+
+    async def database_takes_writes(self) -> bool:
+        """False on a standby, and on a primary that is being demoted."""
+        writable = func.current_setting("transaction_read_only") == "off"
+        answer: bool = (await self._db.execute(select(writable))).scalar_one()
+        return answer

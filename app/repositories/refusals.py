@@ -1,0 +1,52 @@
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.events import Action
+from app.models import RefusalRow
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalCount:
+    user_id: UUID
+    family_id: UUID
+    action: Action
+    minute: datetime
+    count: int
+
+
+class RefusalRepository:
+    """Counts refusals by family and minute: a flood of them neither fills the trail nor holds a family's row."""
+
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def count(self, user_id: UUID, family_id: UUID, action: Action, now: datetime) -> int:
+        """Count one more; how many there are in this minute now."""
+        first = insert(RefusalRow).values(
+            user_id=user_id,
+            family_id=family_id,
+            action=action,
+            minute=now.replace(second=0, microsecond=0),
+            count=1,
+        )
+        more = first.on_conflict_do_update(
+            index_elements=[RefusalRow.user_id, RefusalRow.family_id, RefusalRow.action, RefusalRow.minute],
+            set_={"count": RefusalRow.count + 1},
+        )
+        total: int = (await self._db.execute(more.returning(RefusalRow.count))).scalar_one()
+        return total
+
+    async def take_batch(self, before: datetime, *, limit: int) -> list[RefusalCount]:
+        """Remove and return the counts of minutes that began before a time."""
+        key = (RefusalRow.user_id, RefusalRow.family_id, RefusalRow.action, RefusalRow.minute)
+        done = select(*key).where(RefusalRow.minute < before).limit(limit).with_for_update(skip_locked=True).cte("done")
+        taken = delete(RefusalRow).where(*(column == done.c[column.key] for column in key))
+        rows = await self._db.execute(taken.returning(*key, RefusalRow.count))
+        return [
+            RefusalCount(user, family, Action(action), minute, count) for user, family, action, minute, count in rows
+        ]

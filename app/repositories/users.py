@@ -1,0 +1,117 @@
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import StoredStateInvalid, UsernameTaken
+from app.domain.users import Role, User, username_key
+from app.models import UserRow
+
+_COLUMNS = (
+    UserRow.id,
+    UserRow.username,
+    UserRow.password_hash,
+    UserRow.role,
+    UserRow.disabled_at,
+    UserRow.created_at,
+    UserRow.password_changed_at,
+)
+
+
+class UserRepository:
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def find_by_key(self, key: str) -> User | None:
+        """By the canonical form of the name; locks nothing."""
+        row = (await self._db.execute(select(*_COLUMNS).where(UserRow.username_key == key))).one_or_none()
+        return None if row is None else _user(row)
+
+    async def find(self, user_id: UUID) -> User | None:
+        row = (await self._db.execute(select(*_COLUMNS).where(UserRow.id == user_id))).one_or_none()
+        return None if row is None else _user(row)
+
+    async def lock(self, user_id: UUID) -> User | None:
+        """
+        Lock the row against sign-in, password change and disabling; `None`: no such user.
+
+        FOR NO KEY UPDATE: enough to exclude each other. The user's row comes before any of the families' rows.
+        """
+        found = select(*_COLUMNS).where(UserRow.id == user_id).with_for_update(key_share=True)
+        row = (await self._db.execute(found)).one_or_none()
+        return None if row is None else _user(row)
+
+    async def lock_verified(self, user_id: UUID, password_hash: str) -> User | None:
+        """
+        Lock the row if the password is still the one that was verified and the user is not disabled.
+
+        `None`: somebody changed the one or the other since; the sign-in must fail.
+        """
+        found = (
+            select(*_COLUMNS)
+            .where(UserRow.id == user_id, UserRow.password_hash == password_hash, UserRow.disabled_at.is_(None))
+            .with_for_update(key_share=True)
+        )
+        row = (await self._db.execute(found)).one_or_none()
+        return None if row is None else _user(row)
+
+    async def exists_with_role(self, role: Role) -> bool:
+        found = select(UserRow.id).where(UserRow.role == role).limit(1)
+        return (await self._db.execute(found)).one_or_none() is not None
+
+    async def add(self, user: User) -> None:
+        """
+        Raises:
+            UsernameTaken: another user has this name in its canonical form.
+        """
+        values = {
+            "id": user.id,
+            "username": user.username,
+            "username_key": username_key(user.username),
+            "password_hash": user.password_hash,
+            "role": user.role,
+            "created_at": user.created_at,
+            "password_changed_at": user.password_changed_at,
+        }
+        try:
+            await self._db.execute(insert(UserRow).values(values))
+        except IntegrityError as conflict:
+            if "uq_users_username_key" in str(conflict.orig):
+                raise UsernameTaken from None
+            raise
+
+    async def replace_hash(self, user_id: UUID, *, verified: str, new: str) -> bool:
+        """Store the same password under stronger parameters, unless it was changed since it was verified."""
+        changed = update(UserRow).where(UserRow.id == user_id, UserRow.password_hash == verified)
+        return (await self._db.execute(changed.values(password_hash=new))).rowcount == 1
+
+    async def change_password(self, user_id: UUID, *, verified: str, new: str, now: datetime) -> bool:
+        """Set a new password, unless another change was faster; false then."""
+        changed = update(UserRow).where(UserRow.id == user_id, UserRow.password_hash == verified)
+        values = {"password_hash": new, "password_changed_at": now}
+        return (await self._db.execute(changed.values(values))).rowcount == 1
+
+    async def set_disabled(self, user_id: UUID, at: datetime | None) -> bool:
+        """Disable (`at`) or enable (`None`); false if the user was so already."""
+        was = UserRow.disabled_at.is_(None) if at else UserRow.disabled_at.is_not(None)
+        changed = update(UserRow).where(UserRow.id == user_id, was).values(disabled_at=at)
+        return (await self._db.execute(changed)).rowcount == 1
+
+
+def _user(row: Any) -> User:
+    try:
+        role = Role(row.role)
+    except ValueError:
+        raise StoredStateInvalid(why="user role") from None
+    return User(
+        row.id,
+        row.username,
+        row.password_hash,
+        role,
+        row.disabled_at,
+        row.created_at,
+        row.password_changed_at,
+    )

@@ -1,0 +1,171 @@
+"""
+Access tokens: RFC 9068 JWTs, ES256. The only way in and out of python-jose.
+
+Left alone, python-jose accepts a token without `aud` or `exp` and believes the header's algorithm; here the header
+is read first and must be ours to the letter, the algorithm is fixed, and every claim is required and typed.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from jose import jwt
+from jose.exceptions import JOSEError
+
+from app.domain.canonical_json import parse_strict
+from app.domain.errors import AccessTokenRejected
+from app.domain.families import Grant
+from app.domain.users import Role
+from app.security.signing_keys import ALGORITHM, SigningKeys
+
+TYPE: Final = "at+jwt"
+TOKEN_BYTES_MAXIMUM: Final = 8192
+ISSUED_AHEAD: Final = timedelta(seconds=60)  # a failover may bring a database clock that is a little behind
+
+_SEGMENT: Final = r"[A-Za-z0-9_-]+"
+# 64 bytes of signature leave four spare bits in their 86th character; zero, or one token had sixteen spellings.
+_SHAPE: Final = re.compile(rf"({_SEGMENT})\.{_SEGMENT}\.[A-Za-z0-9_-]{{85}}[AQgw]", re.ASCII)
+_TIME_MAXIMUM: Final = 253_402_300_799  # the year 9999
+_OPTIONS: Final = {
+    **{f"require_{claim}": True for claim in ("aud", "iat", "exp", "iss", "sub", "jti")},
+    "verify_exp": False,  # compared with the database's clock instead, see `AccessTokens.verify`
+    "verify_at_hash": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    """What a genuine access token says. Whether its session still lives is the caller's question."""
+
+    user_id: UUID
+    session_id: UUID
+    client_id: str
+    scope: str
+    role: Role
+    issued_at: datetime
+    expires_at: datetime
+    authenticated_at: datetime
+
+    def check_time(self, now: datetime) -> None:
+        """
+        Compare with the clock that also wrote the times: the database's. So there is no leeway on the expiry.
+
+        Raises:
+            AccessTokenRejected: expired, or issued in the future.
+        """
+        if now >= self.expires_at:
+            raise AccessTokenRejected(why="expired")
+        if self.issued_at > now + ISSUED_AHEAD:
+            raise AccessTokenRejected(why="issued in the future")
+
+
+class AccessTokens:
+    def __init__(
+        self,
+        keys: SigningKeys,
+        *,
+        issuer: str,
+        audience: str,
+        lifetime: timedelta,
+        new_id: Callable[[], UUID],
+    ) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._lifetime = lifetime
+        self._new_id = new_id
+
+    def issue(self, grant: Grant) -> tuple[str, int]:
+        """The token, and its lifetime in whole seconds. It never outlives the session (RFC 9068 section 2.2)."""
+        issued = int(grant.now.timestamp())
+        expires = int(min(grant.now + self._lifetime, grant.expires_at).timestamp())
+        key = self._keys.current(grant.now)
+        claims = {
+            "iss": self._issuer,
+            "sub": str(grant.user_id),
+            "aud": self._audience,
+            "exp": expires,
+            "iat": issued,
+            "jti": str(self._new_id()),
+            "client_id": grant.client_id,
+            "scope": grant.scope,
+            "sid": str(grant.family_id),
+            "auth_time": int(grant.authenticated_at.timestamp()),
+            "roles": [grant.role.value],
+        }
+        token: str = jwt.encode(claims, key.private, ALGORITHM, headers={"typ": TYPE, "kid": key.kid})
+        return token, expires - issued
+
+    def verify(self, token: str, now: datetime) -> AccessClaims:
+        """
+        Check everything that needs no database, but for the times (`AccessClaims.check_time`).
+
+        Args:
+            now: Picks the published keys; 30 days of tolerance, so any clock will do.
+        Raises:
+            AccessTokenRejected: whatever is wrong; `why` is for the log.
+        Source: RFC 9068 section 4, RFC 8725 section 3.
+        """
+        shape = _SHAPE.fullmatch(token) if len(token) <= TOKEN_BYTES_MAXIMUM else None
+        if shape is None:
+            raise AccessTokenRejected(why="not a compact JWS")
+        key = self._keys.find(_key_id(shape.group(1)), now)
+        if key is None:
+            raise AccessTokenRejected(why="unknown key")
+        try:
+            claims = jwt.decode(token, key.public, [ALGORITHM], _OPTIONS, audience=self._audience, issuer=self._issuer)
+            return self._read(claims)
+        except (JOSEError, KeyError, ValueError, TypeError) as refused:
+            raise AccessTokenRejected(why=f"claims: {type(refused).__name__}") from None
+
+    def _read(self, claims: dict[str, Any]) -> AccessClaims:
+        # python-jose takes a list that merely contains the audience, and any of several issuers; we issue one each.
+        if claims["aud"] != self._audience or claims["iss"] != self._issuer:
+            raise ValueError("audience or issuer")
+        (role,) = claims["roles"]
+        return AccessClaims(
+            user_id=UUID(_text(claims["sub"])),
+            session_id=UUID(_text(claims["sid"])),
+            client_id=_text(claims["client_id"]),
+            scope=_text(claims["scope"]),
+            role=Role(role),
+            issued_at=_time(claims["iat"]),
+            expires_at=_time(claims["exp"]),
+            authenticated_at=_time(claims["auth_time"]),
+        )
+
+
+def _key_id(segment: str) -> str:
+    """
+    The key id of a header that is ours to the letter: no other members, so no `jku`, `jwk`, `x5u` or `crit` either.
+
+    Raises:
+        AccessTokenRejected: any other header (RFC 8725 sections 3.1, 3.10, 3.11).
+    """
+    try:
+        header = parse_strict(base64.b64decode(segment + "=" * (-len(segment) % 4), b"-_", validate=True))
+    except (ValueError, binascii.Error):
+        header = None
+    if not isinstance(header, dict) or header.keys() != {"alg", "typ", "kid"}:
+        raise AccessTokenRejected(why="header members")
+    kid = header["kid"]
+    if header["alg"] != ALGORITHM or header["typ"] != TYPE or not isinstance(kid, str):
+        raise AccessTokenRejected(why="header values")
+    return kid
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
+def _time(value: object) -> datetime:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _TIME_MAXIMUM:
+        raise TypeError("not a time")
+    return datetime.fromtimestamp(value, UTC)

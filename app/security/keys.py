@@ -1,0 +1,59 @@
+"""All keys: functions of `ROTA_SECRETS`, one for each purpose, stored nowhere."""
+
+import hmac
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from app.domain.refresh_token import TokenKeys
+
+_KEY_BYTES: Final = 32
+
+
+def derive(secret: bytes, purpose: str, length: int = _KEY_BYTES) -> bytes:
+    """One key of one secret (HKDF-SHA256, RFC 5869); keys of different purposes tell nothing of each other."""
+    return HKDF(algorithm=SHA256(), length=length, salt=None, info=b"rota/1/" + purpose.encode()).derive(secret)
+
+
+class KeyIdsCollide(ValueError):
+    """Two secrets share the byte by which tokens name them; one must be replaced (chance 1 in 256)."""
+
+
+class Keyring:
+    """
+    The symmetric keys of every listed secret.
+
+    The first secret mints, all recognise. A key's id is a byte derived from its secret, never its position, so that
+    adding and removing secrets changes no other's name.
+    """
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        if not secrets:
+            raise ValueError("at least one secret is needed")
+        ids = [derive(secret, "key id", 1)[0] for secret in secrets]
+        if len(set(ids)) != len(ids):
+            raise KeyIdsCollide("two secrets have the same key id; replace the newer one")
+        self.token_keys = {
+            key_id: TokenKeys(key_id, mint=derive(secret, "refresh mint"), tag=derive(secret, "refresh tag"))
+            for key_id, secret in zip(ids, secrets, strict=True)
+        }
+        self.minting = self.token_keys[ids[0]]
+        self._attempt = {key_id: derive(secret, "attempt") for key_id, secret in zip(ids, secrets, strict=True)}
+        self._names = derive(secrets[0], "unknown names")
+
+    def attempt(self, key_id: int, *, user_id: UUID, family_id: UUID, generation: int, key: str) -> bytes:
+        """
+        What a rotation stores of its `Idempotency-Key`: bound to the generation it spends, 32 bytes.
+
+        Keyed by the secret of the presented token, so that a retry of the same request finds the same digest while
+        the secrets are being changed.
+        """
+        message = user_id.bytes + family_id.bytes + generation.to_bytes(4) + key.encode()
+        return hmac.digest(self._attempt[key_id], message, "sha256")
+
+    def name_digest(self, username_key: str) -> str:
+        """How the trail names somebody we do not know: equal names are seen to be equal, and no more. 32 hex digits."""
+        return hmac.digest(self._names, username_key.encode(), "sha256").hex()[:32]

@@ -1,0 +1,89 @@
+"""Password hashes: Argon2id through passlib, off the event loop, never more at once than the cores can do."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from passlib.context import CryptContext
+
+from app.domain.errors import StoredStateInvalid, TooBusy
+from app.domain.passwords import canonical_password
+
+T = TypeVar("T")
+
+# OWASP's minimum for Argon2id: 19 MiB, two passes, one lane.
+MEMORY_KIB: Final = 19_456
+PASSES: Final = 2
+LANES: Final = 1
+
+QUEUE_LIMIT: Final = 128  # waiting hashes; at some 30 ms each on two cores the last one waits two seconds
+
+
+class PasswordHasher:
+    """
+    Hash and verify within bounds: one thread a core, so memory is at most cores x 19 MiB, and a bounded queue.
+
+    Raises:
+        TooBusy: from `hash` and `verify`, at once, when the queue is full.
+    """
+
+    def __init__(self, *, threads: int | None = None, queue_limit: int = QUEUE_LIMIT) -> None:
+        self._threads = threads or os.cpu_count() or 1
+        self._limit = self._threads + queue_limit
+        self._pending = 0
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2")
+        self._context: Any = CryptContext(
+            schemes=["argon2"],
+            argon2__type="ID",
+            argon2__memory_cost=MEMORY_KIB,
+            argon2__time_cost=PASSES,
+            argon2__parallelism=LANES,
+        )
+        # Somebody who does not exist is verified against this, so that it takes as long as somebody who does.
+        self._nobody: str = self._context.hash(secrets.token_urlsafe())
+
+    async def hash(self, password: str) -> str:
+        """A new hash with today's parameters."""
+        hashed: str = await self._run(lambda: self._context.hash(canonical_password(password)))
+        return hashed
+
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """
+        Whether the password is the stored hash's. `None`, for an unknown user, takes the same time and is false.
+
+        Raises:
+            StoredStateInvalid: the stored text is no hash of a kind we know.
+        """
+        target = stored or self._nobody
+        if self._context.identify(target) is None:
+            raise StoredStateInvalid(why="unknown password hash")
+        right: bool = await self._run(lambda: self._context.verify(canonical_password(password), target))
+        return right and stored is not None
+
+    def is_outdated(self, stored: str) -> bool:
+        """Whether a stored hash has weaker parameters than today's."""
+        outdated: bool = self._context.needs_update(stored)
+        return outdated
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._pending >= self._limit:
+            raise TooBusy(why="hash queue full")
+        self._pending += 1
+        future = self._pool.submit(work)
+        # Counted down when the thread is done, not when the request is: a client that leaves frees no core.
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: self._leave(loop))
+        return await asyncio.wrap_future(future)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._count_down)
+
+    def _count_down(self) -> None:
+        self._pending -= 1

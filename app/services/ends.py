@@ -1,0 +1,24 @@
+"""How a session's end enters the trail; shared by all that can end one."""
+
+from collections.abc import Sequence
+
+from app.domain.clients import ClientContext
+from app.domain.events import Action, Actor, Event
+from app.repositories.families import EndedFamily
+
+
+def end_events(ended: Sequence[EndedFamily], *, actor: Actor, client: ClientContext) -> list[Event]:
+    """One `session.ended` for each family, numbered from its row."""
+    return [
+        Event(
+            Action.SESSION_ENDED,
+            actor,
+            client,
+            reason=family.reason,
+            subject_id=family.user_id,
+            family_id=family.id,
+            family_seq=family.event_seq,
+            generation=family.generation,
+        )
+        for family in ended
+    ]

@@ -1,0 +1,89 @@
+"""Work that nobody waits for: one bounded batch a call, one process at a time."""
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from app.domain.errors import Unavailable
+from app.domain.events import NO_CLIENT, SYSTEM, Event, Outcome
+from app.observability.logs import get_logger
+from app.repositories.database import Database
+from app.services.ends import end_events
+
+log = get_logger()
+
+BATCH: Final = 500
+PARTITIONS_AHEAD: Final = timedelta(days=90)
+
+_START: Final = UUID(int=0)
+
+
+class Housekeeping:
+    """Each method returns whether there is more to do at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def end_lapsed_sessions(self) -> bool:
+        """
+        Write the end, and its event, of sessions past an expiry.
+
+        Walks the live sessions in order of creation from a stored cursor and begins anew at the end, so no index on
+        expiry times is needed. Nobody depends on its being on time: expiry is a fact at read time.
+        """
+        async with self._database.begin() as db:
+            if not await db.jobs.try_lock("expiry"):
+                return False
+            now = await db.now()
+            position = await db.jobs.find_cursor("expiry") or _START
+            live = await db.families.list_live_after(position, limit=BATCH)
+            lapsed = [(user, family) for user, family, idle, absolute in live if min(idle, absolute) <= now]
+            ended = await db.families.end_lapsed(lapsed, now=now) if lapsed else []
+            await db.audit.add(*end_events(ended, actor=SYSTEM, client=NO_CLIENT), at=now)
+            more = len(live) == BATCH
+            await db.jobs.set_cursor("expiry", live[-1][1] if more else _START)
+            await db.commit()
+        if ended:
+            log.info("sessions.lapsed", ended=len(ended))
+        return more
+
+    async def sum_up_refusals(self) -> bool:
+        """Turn the counts of past minutes into one event each, for the refusals beyond the first of each minute."""
+        async with self._database.begin() as db:
+            now = await db.now()
+            taken = await db.refusals.take_batch(now.replace(second=0, microsecond=0), limit=BATCH)
+            events = [
+                Event(
+                    refusal.action,
+                    SYSTEM,
+                    NO_CLIENT,
+                    outcome=Outcome.FAILURE,
+                    reason="rolled_up",
+                    subject_id=refusal.user_id,
+                    family_id=refusal.family_id,
+                    detail={"count": refusal.count - 1, "minute": refusal.minute.isoformat()},
+                )
+                for refusal in taken
+                if refusal.count > 1
+            ]
+            await db.audit.add(*events, at=now)
+            await db.commit()
+        return len(taken) == BATCH
+
+    async def make_partitions(self) -> bool:
+        """Keep the trail's partitions made `PARTITIONS_AHEAD`: a month without one could not sign anybody in."""
+        async with self._database.begin() as db:
+            made = await db.audit.make_partitions(await db.now() + PARTITIONS_AHEAD)
+            await db.commit()
+        if made:
+            log.info("partitions.made", made=made)
+        return False
+
+    async def check_writable(self) -> None:
+        """
+        Raises:
+            Unavailable: the database does not answer, or does not take writes.
+        """
+        async with self._database.begin() as db:
+            if not await db.jobs.database_takes_writes():
+                raise Unavailable(why="the database is read-only")

@@ -1,0 +1,66 @@
+"""A new password for the old one."""
+
+from app.domain.clients import ClientContext
+from app.domain.errors import InvalidCredentials
+from app.domain.events import Action, Event, Outcome, user_actor
+from app.domain.families import EndReason
+from app.domain.passwords import check_new_password
+from app.observability.logs import get_logger
+from app.repositories.database import Database
+from app.security.passwords import PasswordHasher
+from app.services.authentication import Caller
+from app.services.ends import end_events
+
+log = get_logger()
+
+
+class PasswordChange:
+    def __init__(self, database: Database, hasher: PasswordHasher) -> None:
+        self._database = database
+        self._hasher = hasher
+
+    async def change(self, caller: Caller, *, current: str, new: str, client: ClientContext) -> int:
+        """
+        Set a new password and end all other sessions in the same transaction; how many ended.
+
+        Raises:
+            PasswordRefused: the new one may not be set.
+            InvalidCredentials: the current one is wrong, or was changed by somebody else meanwhile.
+        """
+        canonical = check_new_password(new)
+        async with self._database.begin() as db:
+            user = await db.users.find(caller.user_id)
+        right = await self._hasher.verify(current, user.password_hash if user else None)
+        if user is None or not right:
+            await self._record_failure(caller, client)
+            raise InvalidCredentials("The current password is wrong.", why="wrong_password")
+        new_hash = await self._hasher.hash(canonical)
+        actor = user_actor(caller.user_id)
+        async with self._database.begin() as db:
+            if await db.users.lock_verified(user.id, user.password_hash) is None:
+                raise InvalidCredentials("The current password is wrong.", why="changed_meanwhile")
+            now = await db.now()
+            await db.users.change_password(user.id, verified=user.password_hash, new=new_hash, now=now)
+            ended = await db.families.end_all(
+                user.id, keep=caller.session_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id, now=now
+            )
+            changed = Event(Action.PASSWORD_CHANGED, actor, client, subject_id=user.id)
+            await db.audit.add(changed, *end_events(ended, actor=actor, client=client), at=now)
+            await db.commit()
+        log.info(Action.PASSWORD_CHANGED, user=str(user.id), ended=len(ended))
+        return len(ended)
+
+    async def _record_failure(self, caller: Caller, client: ClientContext) -> None:
+        event = Event(
+            Action.PASSWORD_CHANGE_FAILED,
+            user_actor(caller.user_id),
+            client,
+            outcome=Outcome.FAILURE,
+            reason="wrong_password",
+            subject_id=caller.user_id,
+            family_id=caller.session_id,
+        )
+        async with self._database.begin() as db:
+            await db.audit.add(event, at=await db.now())
+            await db.commit()
+        log.info(Action.PASSWORD_CHANGE_FAILED, user=str(caller.user_id))

@@ -1,0 +1,177 @@
+"""From a password to a session."""
+
+import secrets
+from datetime import datetime
+from typing import NoReturn
+
+from uuid_utils.compat import uuid7
+
+from app.domain.clients import ClientContext
+from app.domain.errors import InvalidCredentials, InvalidScope, UsernameRefused
+from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome, user_actor
+from app.domain.families import FIRST_PARTY_CLIENT, Family, Grant, Lifetimes
+from app.domain.scopes import canonical_scope
+from app.domain.users import User, username_key
+from app.observability.logs import get_logger
+from app.repositories.database import Database, UnitOfWork
+from app.security.keys import Keyring
+from app.security.passwords import PasswordHasher
+from app.services.devices import describe_device
+from app.services.ends import end_events
+from app.services.tokens import IssuedTokens, TokenPairs
+
+log = get_logger()
+
+_SEED_BYTES = 32
+
+
+class SignIn:
+    def __init__(
+        self,
+        database: Database,
+        hasher: PasswordHasher,
+        keyring: Keyring,
+        pairs: TokenPairs,
+        lifetimes: Lifetimes,
+        *,
+        max_sessions: int,
+    ) -> None:
+        self._database = database
+        self._hasher = hasher
+        self._keyring = keyring
+        self._pairs = pairs
+        self._lifetimes = lifetimes
+        self._max_sessions = max_sessions
+
+    async def with_password(
+        self, username: str, password: str, *, scope: str = "", client: ClientContext
+    ) -> IssuedTokens:
+        """
+        Open a session for whoever knows the password.
+
+        Unknown user, wrong password and disabled user cost the same work and get the same answer. No connection is
+        held while the password is hashed. The oldest session beyond the limit ends in the same transaction.
+
+        Args:
+            scope: What the session shall be good for; it only ever limits, what a user may do is the role's matter.
+        Raises:
+            InvalidCredentials: also when the password was changed or the user disabled during the sign-in.
+            InvalidScope: not a scope by RFC 6749 section 3.3.
+            TooBusy: too many passwords wait for hashing.
+        """
+        granted = canonical_scope(scope)
+        if granted is None:
+            raise InvalidScope
+        user = await self._find(username)
+        right = await self._hasher.verify(password, user.password_hash if user else None)
+        if user is None or not right or user.disabled_at is not None:
+            await self._refuse(username, user, client)
+        new_hash = await self._hasher.hash(password) if self._hasher.is_outdated(user.password_hash) else None
+        async with self._database.begin() as db:
+            if await db.users.lock_verified(user.id, user.password_hash):
+                grant = await self._open(db, user, granted, new_hash, client)
+                await db.commit()
+                log.info(Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id))
+                return self._pairs.issue(grant)
+        return await self._refuse(username, user, client)
+
+    async def _find(self, username: str) -> User | None:
+        async with self._database.begin() as db:
+            return await db.users.find_by_key(_lookup_key(username))
+
+    async def _refuse(self, username: str, user: User | None, client: ClientContext) -> NoReturn:
+        event = Event(
+            Action.LOGIN_FAILED,
+            ANONYMOUS,
+            client,
+            outcome=Outcome.FAILURE,
+            reason="unknown_user" if user is None else "disabled" if user.disabled_at else "wrong_password",
+            subject_id=user.id if user else NOBODY,
+            detail={} if user else {"name_digest": self._keyring.name_digest(_lookup_key(username))},
+        )
+        async with self._database.begin() as db:
+            await db.audit.add(event, at=await db.now())
+            await db.commit()
+        log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=event.reason)
+        raise InvalidCredentials(why=event.reason)
+
+    async def _open(self, db: UnitOfWork, user: User, scope: str, new_hash: str | None, client: ClientContext) -> Grant:
+        now = await db.now()
+        if new_hash is not None:
+            await db.users.replace_hash(user.id, verified=user.password_hash, new=new_hash)
+            rehashed = Event(Action.PASSWORD_REHASHED, SYSTEM, client, subject_id=user.id)
+            await db.audit.add(rehashed, at=now)
+        if self._max_sessions:
+            evicted = await db.families.evict_oldest(user.id, keep=self._max_sessions - 1, now=now)
+            await db.audit.add(*end_events(evicted, actor=SYSTEM, client=client), at=now)
+        family, seed = self._new_family(user, scope, client, now), secrets.token_bytes(_SEED_BYTES)
+        await db.families.add(family, seed)
+        await db.audit.add(_created(family, client), at=now)
+        return Grant(
+            now=now,
+            user_id=user.id,
+            family_id=family.id,
+            generation=family.generation,
+            seed=seed,
+            client_id=family.client_id,
+            scope=family.scope,
+            role=family.role,
+            authenticated_at=family.authenticated_at,
+            idle_expires_at=family.idle_expires_at,
+            expires_at=family.expires_at,
+        )
+
+    def _new_family(self, user: User, scope: str, client: ClientContext, now: datetime) -> Family:
+        device = describe_device(client.user_agent)
+        expires_at = now + self._lifetimes.session
+        return Family(
+            user_id=user.id,
+            id=uuid7(),
+            generation=0,
+            event_seq=1,
+            client_id=FIRST_PARTY_CLIENT,
+            scope=scope,
+            role=user.role,
+            authenticated_at=now,
+            amr="pwd",  # RFC 8176 section 2
+            acr=None,
+            created_at=now,
+            rotated_at=None,
+            idle_expires_at=min(now + self._lifetimes.idle, expires_at),
+            expires_at=expires_at,
+            ended_at=None,
+            end_reason=None,
+            ended_by=None,
+            attempt=None,
+            replayed_generation=None,
+            ride_along_generation=None,
+            ride_along_count=0,
+            created_ip=client.ip,
+            last_ip=client.ip,
+            user_agent=client.user_agent,
+            device=device.device,
+            browser=device.browser,
+            os=device.os,
+            label=None,
+        )
+
+
+def _created(family: Family, client: ClientContext) -> Event:
+    return Event(
+        Action.SESSION_CREATED,
+        user_actor(family.user_id),
+        client,
+        subject_id=family.user_id,
+        family_id=family.id,
+        family_seq=family.event_seq,
+        generation=family.generation,
+        detail={"amr": [family.amr], "client_id": family.client_id, "scope": family.scope},
+    )
+
+
+def _lookup_key(username: str) -> str:
+    """The canonical form; a name that has none is looked up as typed, finds nobody, and costs the same."""
+    try:
+        return username_key(username)
+    except UsernameRefused:
+        return username

@@ -1,0 +1,144 @@
+"""Settings: typed, bounded, the unit in the name. Environment variables with the prefix `ROTA_`."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.domain.families import Lifetimes
+
+PREFIX: Final = "ROTA_"
+SECRET_BYTES_MINIMUM: Final = 32
+
+# Read by the test suite, not by the product; it may stand in an environment that also runs the product.
+_FOREIGN: Final = frozenset({"ROTA_TEST_DATABASE_URL"})
+
+
+class SettingsInvalid(Exception):
+    """The environment is wrong. The message has a line for each variable and never a value."""
+
+
+class Settings(BaseSettings):
+    """
+    Everything that can be set.
+
+    A secret may come from a file instead: `ROTA_SECRETS_FILE`, `ROTA_DATABASE_URL_FILE` (trailing line end ignored).
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    database_url: SecretStr
+    database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
+    secrets: SecretStr = SecretStr("")
+    issuer: Annotated[str, Field(min_length=1, max_length=200)] = "http://127.0.0.1:8000"
+    audience: Annotated[str, Field(min_length=1, max_length=200)] = "rota"
+    access_token_seconds: Annotated[int, Field(ge=1, le=900)] = 900
+    refresh_idle_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 604_800
+    session_max_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 2_592_000
+    refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 10
+    refresh_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 3_600
+    max_sessions_per_user: Annotated[int, Field(ge=0, le=10_000)] = 25
+    registration: Literal["closed", "open"] = "closed"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        scheme = value.get_secret_value().partition("://")[0]
+        if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+            raise ValueError("must be a postgresql:// URL")
+        return value
+
+    @model_validator(mode="after")
+    def _secrets_are_strong(self) -> Self:
+        secrets = self.secret_list
+        if any(len(secret) < SECRET_BYTES_MINIMUM for secret in secrets):
+            raise ValueError(f"{PREFIX}SECRETS: each secret must have at least {SECRET_BYTES_MINIMUM} bytes")
+        if len(set(secrets)) != len(secrets):
+            raise ValueError(f"{PREFIX}SECRETS: a secret stands twice")
+        return self
+
+    @property
+    def secret_list(self) -> tuple[bytes, ...]:
+        """The secrets, newest first; empty when none is set."""
+        text = self.secrets.get_secret_value()
+        return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        return Lifetimes(
+            access=timedelta(seconds=self.access_token_seconds),
+            idle=timedelta(seconds=self.refresh_idle_seconds),
+            session=timedelta(seconds=self.session_max_seconds),
+            grace=timedelta(seconds=self.refresh_grace_seconds),
+            retry=timedelta(seconds=self.refresh_retry_seconds),
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - signature of the framework
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+
+_SECRET_FIELDS: Final = ("database_url", "secrets")
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """
+    Settings from the environment.
+
+    Raises:
+        SettingsInvalid: an unknown `ROTA_` variable (names the nearest known one), a value out of bounds, a secret
+            given twice or in a file that cannot be read.
+    """
+    _refuse_unknown(environ)
+    try:
+        return Settings(**_secrets_from_files(environ))  # type: ignore[arg-type]
+    except ValidationError as invalid:
+        raise SettingsInvalid("\n".join(_line(error["loc"], error["msg"]) for error in invalid.errors())) from None
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = [variable(name) for name in Settings.model_fields]
+    known += [f"{variable(name)}_FILE" for name in _SECRET_FIELDS]
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and name not in _FOREIGN:
+            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
+            raise SettingsInvalid(f"{name} is not a setting; the nearest is {near[0]}")
+
+
+def _secrets_from_files(environ: Mapping[str, str]) -> dict[str, str]:
+    values = {}
+    for field in _SECRET_FIELDS:
+        name = f"{variable(field)}_FILE"
+        if (path := environ.get(name)) is None:
+            continue
+        if variable(field) in environ:
+            raise SettingsInvalid(f"{variable(field)} and {name} are both set; remove one")
+        try:
+            values[field] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as unreadable:
+            raise SettingsInvalid(f"{name}: the file cannot be read ({type(unreadable).__name__})") from None
+    return values
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return f"{variable(str(location[0]))}: {text}" if location else text
