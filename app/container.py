@@ -61,7 +61,8 @@ class Container:
         clock = clock or Clock()
         lifetimes = settings.lifetimes
         url = settings.database_url.get_secret_value()
-        database = Database(make_engine(url, pool_size=settings.database_pool_size), clock)
+        size = settings.database_pool_size
+        database = Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2)
         hasher = PasswordHasher()
         signing_keys = SigningKeys(secrets)
         access_tokens = AccessTokens(

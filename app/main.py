@@ -10,7 +10,6 @@ from app import __version__
 from app.api import health, keys, me, sessions, tokens
 from app.container import Container
 from app.domain.clock import Clock
-from app.http.bodies import BODY_BYTES_MAXIMUM
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
 from app.jobs.schedule import running_jobs
@@ -45,7 +44,6 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         summary="Sessions as refresh-token families in PostgreSQL",
         lifespan=lifespan,
         redoc_url=None,
-        max_body_size=BODY_BYTES_MAXIMUM,
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )

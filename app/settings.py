@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr
-    database_pool_size: Annotated[int, Field(ge=1, le=200)] = 10
+    database_pool_size: Annotated[int, Field(ge=2, le=200)] = 16
     secrets: SecretStr = SecretStr("")
     issuer: Annotated[str, Field(min_length=1, max_length=200)] = "http://127.0.0.1:8000"
     audience: Annotated[str, Field(min_length=1, max_length=200)] = "rota"

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 
-from app.api.dependencies import Services, anyone
+from app.api.dependencies import Access, services, stated
 
-router = APIRouter(tags=["standards"], dependencies=[Depends(anyone)])
+router = APIRouter(tags=["standards"])
 
 
-@router.get("/.well-known/jwks.json")
-async def key_set(services: Services, response: Response) -> dict[str, list[dict[str, Any]]]:
+@router.get("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE))
+async def key_set(request: Request, response: Response) -> dict[str, list[dict[str, Any]]]:
     """The key set (RFC 7517): the previous, the current and the next 30 days' keys."""
     response.headers["Cache-Control"] = "public, max-age=3600"
-    return {"keys": [key.jwk for key in services.signing_keys.published(services.clock.on_host())]}
+    keys = services(request).signing_keys.published(services(request).clock.on_host())
+    return {"keys": [key.jwk for key in keys]}

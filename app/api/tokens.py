@@ -1,10 +1,8 @@
 """Sign-in of first-party apps: register, log in, refresh, log out."""
 
-from typing import Annotated
+from fastapi import APIRouter, Request, status
 
-from fastapi import APIRouter, Depends, status
-
-from app.api.dependencies import BearerToken, Client, IdempotencyKey, Services, anyone
+from app.api.dependencies import Access, bearer_token, idempotency_key, services, stated
 from app.api.schemas import (
     EndAnswer,
     LogoutRequest,
@@ -15,55 +13,16 @@ from app.api.schemas import (
     UserAnswer,
 )
 from app.domain.errors import AccessTokenRejected, InputInvalid, UnsupportedGrantType
-from app.http.bodies import Kind, body_documentation, body_of
+from app.http.bodies import Kind, read_body
+from app.http.clients import client_context
 
-router = APIRouter(tags=["sign-in"], dependencies=[Depends(anyone)])
+router = APIRouter(tags=["sign-in"])
 
 BOTH = (Kind.FORM, Kind.JSON)
 
 
-@router.post(
-    "/register",
-    status_code=status.HTTP_201_CREATED,
-    openapi_extra=body_documentation(RegisterRequest, Kind.JSON),
-)
-async def register(
-    body: Annotated[RegisterRequest, Depends(body_of(RegisterRequest, Kind.JSON))],
-    services: Services,
-    client: Client,
-) -> UserAnswer:
-    """Make an account, where registration is open."""
-    return UserAnswer.of(await services.users.register(body.username, body.password, client=client))
-
-
-@router.post("/token", openapi_extra=body_documentation(TokenRequest, Kind.FORM))
-async def token(
-    body: Annotated[TokenRequest, Depends(body_of(TokenRequest, Kind.FORM))],
-    services: Services,
-    client: Client,
-    key: IdempotencyKey,
-) -> TokenAnswer:
-    """Sign in with a password, or refresh with `grant_type=refresh_token` (see `/refresh`)."""
-    if body.grant_type == "password":
-        if body.username is None or body.password is None:
-            raise InputInvalid("username and password are needed.")
-        issued = await services.sign_in.with_password(body.username, body.password, scope=body.scope, client=client)
-    elif body.grant_type == "refresh_token":
-        if body.refresh_token is None:
-            raise InputInvalid("refresh_token is needed.")
-        issued = await services.refresh.rotate(body.refresh_token, idempotency_key=key, client=client)
-    else:
-        raise UnsupportedGrantType
-    return TokenAnswer.of(issued)
-
-
-@router.post("/refresh", openapi_extra=body_documentation(RefreshRequest, *BOTH))
-async def refresh(
-    body: Annotated[RefreshRequest, Depends(body_of(RefreshRequest, *BOTH))],
-    services: Services,
-    client: Client,
-    key: IdempotencyKey,
-) -> TokenAnswer:
+@router.post("/refresh", openapi_extra=stated(Access.ANYONE, RefreshRequest, *BOTH))
+async def refresh(request: Request) -> TokenAnswer:
     """
     Spend a refresh token for a new pair.
 
@@ -71,22 +30,59 @@ async def refresh(
     `Idempotency-Key`, and gets the same successor. Any other spent token ends the session. After a 503 or a lost
     answer, present the same token again.
     """
-    return TokenAnswer.of(await services.refresh.rotate(body.refresh_token, idempotency_key=key, client=client))
+    body = await read_body(request, RefreshRequest, *BOTH)
+    issued = await services(request).refresh.rotate(
+        body.refresh_token, idempotency_key=idempotency_key(request), client=client_context(request)
+    )
+    return TokenAnswer.of(issued)
 
 
-@router.post("/logout", openapi_extra=body_documentation(LogoutRequest, *BOTH, required=False))
-async def logout(
-    body: Annotated[LogoutRequest, Depends(body_of(LogoutRequest, *BOTH))],
-    services: Services,
-    client: Client,
-    access_token: BearerToken,
-) -> EndAnswer:
+@router.post("/token", openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM))
+async def token(request: Request) -> TokenAnswer:
+    """Sign in with a password, or refresh with `grant_type=refresh_token` (see `/refresh`)."""
+    body = await read_body(request, TokenRequest, Kind.FORM)
+    client = client_context(request)
+    if body.grant_type == "password":
+        if body.username is None or body.password is None:
+            raise InputInvalid("username and password are needed.")
+        issued = await services(request).sign_in.with_password(
+            body.username, body.password, scope=body.scope, client=client
+        )
+    elif body.grant_type == "refresh_token":
+        if body.refresh_token is None:
+            raise InputInvalid("refresh_token is needed.")
+        issued = await services(request).refresh.rotate(
+            body.refresh_token, idempotency_key=idempotency_key(request), client=client
+        )
+    else:
+        raise UnsupportedGrantType
+    return TokenAnswer.of(issued)
+
+
+@router.post("/logout", openapi_extra=stated(Access.ANYONE, LogoutRequest, *BOTH, required=False))
+async def logout(request: Request) -> EndAnswer:
     """End this session, known by its access token, or by any of its refresh tokens when that has expired."""
+    body = await read_body(request, LogoutRequest, *BOTH)
+    client = client_context(request)
     try:
-        caller = await services.authentication.identify(access_token)
-        session_id, ended = caller.session_id, await services.sessions.log_out(caller, client=client)
+        caller = await services(request).authentication.identify(bearer_token(request))
+        session_id, ended = caller.session_id, await services(request).sessions.log_out(caller, client=client)
     except AccessTokenRejected:
         if body.refresh_token is None:
             raise
-        session_id, ended = await services.sessions.log_out_with_refresh_token(body.refresh_token, client=client)
+        session_id, ended = await services(request).sessions.log_out_with_refresh_token(
+            body.refresh_token, client=client
+        )
     return EndAnswer(message="Logged out successfully", session_id=session_id, ended=ended)
+
+
+@router.post(
+    "/register",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=stated(Access.ANYONE, RegisterRequest, Kind.JSON),
+)
+async def register(request: Request) -> UserAnswer:
+    """Make an account, where registration is open."""
+    body = await read_body(request, RegisterRequest, Kind.JSON)
+    user = await services(request).users.register(body.username, body.password, client=client_context(request))
+    return UserAnswer.of(user)

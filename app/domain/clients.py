@@ -43,5 +43,6 @@ def clean_user_agent(raw: bytes | None) -> str | None:
     if not raw:
         return None
     text = raw[: 4 * USER_AGENT_BYTES].decode("utf-8", "replace")
-    text = "".join(character for character in text if character.isprintable())
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
     return text.encode()[:USER_AGENT_BYTES].decode("utf-8", "ignore") or None

@@ -5,7 +5,6 @@ FastAPI's own form parser replaces invalid UTF-8 by U+FFFD and keeps one of two 
 keeps the last of two members. For passwords and tokens that is guessing, so bodies are read here.
 """
 
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -15,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from app.domain.canonical_json import parse_strict
 from app.domain.errors import InputInvalid
-from app.http.errors import BodyInvalid, UnsupportedMediaType, validation_findings
+from app.http.errors import BodyInvalid, BodyTooLarge, UnsupportedMediaType, validation_findings
 
 BODY_BYTES_MAXIMUM: Final = 65_536
 FORM_FIELDS_MAXIMUM: Final = 32
@@ -38,46 +37,56 @@ class Kind(StrEnum):
 
 
 def _storable(text: str) -> str:
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("must have no NUL and no lone surrogates")
+    try:
+        text.encode()  # a lone surrogate has no UTF-8
+    except UnicodeEncodeError:
+        raise ValueError("must have no lone surrogates") from None
+    if "\0" in text:
+        raise ValueError("must have no NUL")
     return text
 
 
 Text = Annotated[str, AfterValidator(_storable)]
 
 
-def body_of(model: type[M], *kinds: Kind) -> Callable[[Request], Awaitable[M]]:
+async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:
     """
-    A dependency that reads the body as one of the given kinds.
+    The body as one of the given kinds.
 
     An absent body is an empty one if the route takes that. Unknown form fields are ignored, as RFC 6749 section 3.2
     demands; so are fields without a value. Unknown JSON members are refused.
 
     Raises:
         UnsupportedMediaType: another content type, or a charset other than UTF-8.
+        BodyTooLarge: more than `BODY_BYTES_MAXIMUM`; no more than that is ever held.
         InputInvalid: not UTF-8, not well-formed, a name twice, a member wrong or missing.
     """
-
-    async def read(request: Request) -> M:
-        given: dict[str, Any] = {}
-        raw = await request.body()
-        kind = _kind(request, kinds) if raw or "content-type" in request.headers else None
-        if kind is Kind.FORM:
-            given = {name: value for name, value in _form(raw).items() if name in model.model_fields}
-        elif kind is Kind.JSON:
-            given = _json(raw)
-        try:
-            return model.model_validate(given)
-        except ValidationError as invalid:
-            raise BodyInvalid(validation_findings(invalid.errors())) from None
-
-    return read
+    raw = await _read(request)
+    kind = _kind(request, kinds) if raw or "content-type" in request.headers else None
+    given: dict[str, Any] = {}
+    if kind is Kind.FORM:
+        given = {name: value for name, value in _form(raw).items() if name in model.model_fields}
+    elif kind is Kind.JSON:
+        given = _json(raw)
+    try:
+        return model.model_validate(given)
+    except ValidationError as invalid:
+        raise BodyInvalid(validation_findings(invalid.errors())) from None
 
 
 def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -> dict[str, Any]:
     """`openapi_extra` of a route that reads its body with `body_of`."""
     schema = model.model_json_schema()
     return {"requestBody": {"required": required, "content": {kind.value: {"schema": schema} for kind in kinds}}}
+
+
+async def _read(request: Request) -> bytes:
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_BYTES_MAXIMUM:
+            raise BodyTooLarge
+    return raw
 
 
 def _kind(request: Request, kinds: tuple[Kind, ...]) -> Kind:

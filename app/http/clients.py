@@ -1,5 +1,6 @@
 """Where a request comes from."""
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from fastapi import Request
@@ -7,7 +8,7 @@ from fastapi import Request
 from app.domain.clients import ClientContext, IpAddress, clean_user_agent
 
 
-async def client_context(request: Request) -> ClientContext:
+def client_context(request: Request) -> ClientContext:
     """
     The peer's address, agent and request id.
 
@@ -21,6 +22,7 @@ async def client_context(request: Request) -> ClientContext:
     )
 
 
+@lru_cache(maxsize=4096)
 def _address(host: str | None) -> IpAddress | None:
     try:
         address = ip_address(host or "")

@@ -68,6 +68,14 @@ class UnsupportedMediaType(errors.InputInvalid):
     code = "unsupported_media_type"
 
 
+class BodyTooLarge(errors.InputInvalid):
+    """More than any of our requests needs."""
+
+    code = "body_too_large"
+    message = "The body is too large."
+
+
+ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
 ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")
 
 

@@ -41,11 +41,11 @@ class RequestContext:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
-            try:
-                await self._app(scope, receive, send_with_headers)
-            except Exception as error:  # noqa: BLE001 - the last resort
-                log.error("request.broke", path=scope["path"], **describe_failure(error))
-                if not started:
-                    answer = problem(request_id, 500, "internal_error", "Something went wrong on our side.")
-                    await answer(scope, receive, send_with_headers)
+        structlog.contextvars.bind_contextvars(request_id=str(request_id))  # of this request's task only
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001 - the last resort
+            log.error("request.broke", path=scope["path"], **describe_failure(error))
+            if not started:
+                answer = problem(request_id, 500, "internal_error", "Something went wrong on our side.")
+                await answer(scope, receive, send_with_headers)

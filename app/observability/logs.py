@@ -1,5 +1,6 @@
 """Log lines: one JSON object a line, the request's id on each, nothing secret on any."""
 
+import json
 import logging
 import re
 import sys
@@ -12,6 +13,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET_NAME: Final = re.compile(r"password|token|secret|authorization|cookie|seed|proof", re.IGNORECASE)
 _SECRET_TEXT: Final = re.compile(r"rota_rt_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
+_ENCODER: Final = json.JSONEncoder(default=repr, separators=(",", ":"))  # built once: json.dumps builds one a call
 _ROOT: Final = Path(__file__).parents[2]
 
 
@@ -34,7 +36,7 @@ def configure_logs(form: Literal["json", "console"]) -> None:
         redact,
     ]
     renderer: Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(_to_json)
         if form == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
@@ -53,6 +55,10 @@ def configure_logs(form: Literal["json", "console"]) -> None:
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _to_json(line: EventDict, **_: object) -> str:
+    return _ENCODER.encode(line)
 
 
 def get_logger() -> Any:

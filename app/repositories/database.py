@@ -1,5 +1,7 @@
 """One door to the database: units of work, and single statements in autocommit for the hot paths."""
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,8 +19,11 @@ from app.domain.errors import RotaError, Unavailable
 from app.repositories.audit import AuditRepository
 from app.repositories.families import FamilyRepository
 from app.repositories.jobs import JobRepository
+from app.repositories.lane import Lane
 from app.repositories.refusals import RefusalRepository
 from app.repositories.users import UserRepository
+
+CLOSE_SECONDS: Final = 5
 
 # Trouble that passes, by SQLSTATE or its class: nothing was decided, and the same request may succeed a moment later.
 _PASSING_CLASSES: Final = (
@@ -41,8 +46,9 @@ _NO_PARTITION: Final = "no partition of relation"  # the trail cannot be written
 class Database:
     """The pool and the clock. Built once a process."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Clock, *, hot_connections: int) -> None:
         self._engine = engine
+        self._lane = Lane(engine, hot_connections)
         self.clock = clock
 
     def begin(self) -> "UnitOfWork":
@@ -55,30 +61,20 @@ class Database:
 
     async def fetch_one(self, statement: str, *arguments: object) -> Any:
         """
-        One statement, one round trip, autocommit: the first row or `None`.
-
-        Goes to asyncpg past SQLAlchemy's execution layers, whose greenlet switches and result objects cost more than
-        the statement itself (measured, see README). Only for the hot paths. A connection that did not come to the end
-        of its statement is closed, not returned: what it was doing is unknown.
+        One statement, one round trip, autocommit: the first row or `None`. Only for the hot paths, see `Lane`.
 
         Raises:
             Unavailable: operational trouble; whether the statement took effect is unknown if the answer was lost.
         """
         with _operational():
-            pooled = await self._engine.raw_connection()
-            try:
-                connection: Any = pooled.driver_connection
-                return await connection.fetchrow(statement, *arguments)
-            except asyncpg.PostgresError:
-                raise  # the server has answered: the connection is fine
-            except BaseException:
-                pooled.invalidate()
-                raise
-            finally:
-                pooled.close()
+            return await self._lane.fetch_one(statement, arguments)
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        """Take leave of the server; of one that no longer answers, without waiting for its good-bye."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                self._lane.close()
+                await self._engine.dispose()
 
 
 class UnitOfWork:

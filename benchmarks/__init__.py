@@ -1,0 +1,1 @@
+"""The numbers we claim, runnable: `python -m benchmarks.NAME [--quick] [--json PATH]`."""
