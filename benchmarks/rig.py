@@ -156,7 +156,7 @@ class _Client(asyncio.Protocol):
             self._requests(body)  # the client must know its last token
             self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         if not self.done.done():
             self.done.set_result(None)
 

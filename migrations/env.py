@@ -17,7 +17,8 @@ from app.settings import SettingsInvalid, load_settings
 PARTITION = re.compile(r"audit_events_\d{4}_\d{2}")
 
 config = context.config
-if config.config_file_name is not None and config.attributes.get("logs", True):
+given_url = config.attributes.get("database_url")  # by whoever runs Alembic as a library, with logs of their own
+if given_url is None and config.config_file_name is not None:
     fileConfig(config.config_file_name, disable_existing_loggers=False)
 
 
@@ -53,12 +54,15 @@ def run_on(connection: Connection) -> None:
         context.run_migrations()
 
 
-async def run_online() -> None:
+def _url_from_settings() -> str:
     try:
-        settings = load_settings()
+        return load_settings().database_url.get_secret_value()
     except SettingsInvalid as invalid:
         raise CommandError(str(invalid)) from None
-    url = settings.database_url.get_secret_value()
+
+
+async def run_online() -> None:
+    url = given_url or _url_from_settings()
     engine = make_engine(url, pool_size=1, application_name="rota-migrate", migrates=True)
     try:
         async with engine.connect() as db:
@@ -69,7 +73,5 @@ async def run_online() -> None:
 
 if context.is_offline_mode():
     run_offline()
-elif (given := config.attributes.get("connection")) is not None:
-    run_on(given)
 else:
     asyncio.run(run_online())

