@@ -39,6 +39,14 @@ def database() -> Iterator[str]:
             yield url
 
 
+def another_database(url: str, name: str) -> str:
+    """A second migrated database on the same server; its URL."""
+    psql(url, f"CREATE DATABASE {name}")
+    second = re.sub(r"/\w+\?", f"/{name}?", url)
+    upgrade_schema(second)
+    return second
+
+
 def psql(url: str, *statements: str) -> list[str]:
     """Run statements; the rows of the last, columns separated by `|`."""
     words = [postgres_program("psql"), url, "-XAtq", "-v", "ON_ERROR_STOP=1"]

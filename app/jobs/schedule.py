@@ -15,9 +15,12 @@ from app.services.housekeeping import Housekeeping
 log = get_logger()
 
 
+PAUSE_SECONDS: Final = 1  # between batches: no job is in a hurry, and all share the database with refreshes
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`work` does one bounded batch and says whether there is more to do at once."""
+    """`work` does one bounded batch and says whether there is more to do."""
 
     name: str
     every_seconds: float
@@ -53,4 +56,4 @@ async def _run(job: Job, housekeeping: Housekeeping) -> None:
         except Exception as error:  # noqa: BLE001 - one bad batch must not end the job for good
             log.error("job.broke", job=job.name, **describe_failure(error))
         # Processes that started together shall not come together.
-        await asyncio.sleep(0 if more else job.every_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+        await asyncio.sleep((PAUSE_SECONDS if more else job.every_seconds) * random.uniform(0.8, 1.2))  # noqa: S311

@@ -1,20 +1,22 @@
 """
 Access tokens: RFC 9068 JWTs, ES256. The only way in and out of python-jose.
 
-Left alone, python-jose accepts a token without `aud` or `exp` and believes the header's algorithm; here the header
-is read first and must be ours to the letter, the algorithm is fixed, and every claim is required and typed.
+python-jose does the signatures. Its `jwt.decode` is not used: it accepts a token without `aud` or `exp`, an audience in
+a list, a member that stands twice, and with `require_exp` it always compares with the host's clock. Here the header is
+read first and must be ours to the letter, the algorithm is fixed, and every claim is required and typed.
 """
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from jose import jwt
+from jose import jws
 from jose.exceptions import JOSEError
 
 from app.domain.canonical_json import parse_strict
@@ -30,12 +32,8 @@ ISSUED_AHEAD: Final = timedelta(seconds=60)  # a failover may bring a database c
 _SEGMENT: Final = r"[A-Za-z0-9_-]+"
 # 64 bytes of signature leave four spare bits in their 86th character; zero, or one token had sixteen spellings.
 _SHAPE: Final = re.compile(rf"({_SEGMENT})\.{_SEGMENT}\.[A-Za-z0-9_-]{{85}}[AQgw]", re.ASCII)
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _TIME_MAXIMUM: Final = 253_402_300_799  # the year 9999
-_OPTIONS: Final = {
-    **{f"require_{claim}": True for claim in ("aud", "iat", "exp", "iss", "sub", "jti")},
-    "verify_exp": False,  # compared with the database's clock instead, see `AccessTokens.verify`
-    "verify_at_hash": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class AccessClaims:
     client_id: str
     scope: str
     role: Role
-    issued_at: datetime
+    valid_from: datetime  # the later of `iat` and, which we do not issue, `nbf`
     expires_at: datetime
     authenticated_at: datetime
 
@@ -56,12 +54,12 @@ class AccessClaims:
         Compare with the clock that also wrote the times: the database's. So there is no leeway on the expiry.
 
         Raises:
-            AccessTokenRejected: expired, or issued in the future.
+            AccessTokenRejected: expired, or not valid yet.
         """
         if now >= self.expires_at:
             raise AccessTokenRejected(why="expired")
-        if self.issued_at > now + ISSUED_AHEAD:
-            raise AccessTokenRejected(why="issued in the future")
+        if self.valid_from > now + ISSUED_AHEAD:
+            raise AccessTokenRejected(why="not valid yet")
 
 
 class AccessTokens:
@@ -98,7 +96,8 @@ class AccessTokens:
             "auth_time": int(grant.authenticated_at.timestamp()),
             "roles": [grant.role.value],
         }
-        token: str = jwt.encode(claims, key.private, ALGORITHM, headers={"typ": TYPE, "kid": key.kid})
+        payload = _ENCODER.encode(claims).encode()
+        token: str = jws.sign(payload, key.private, {"typ": TYPE, "kid": key.kid}, ALGORITHM)
         return token, expires - issued
 
     def verify(self, token: str, now: datetime) -> AccessClaims:
@@ -118,13 +117,13 @@ class AccessTokens:
         if key is None:
             raise AccessTokenRejected(why="unknown key")
         try:
-            claims = jwt.decode(token, key.public, [ALGORITHM], _OPTIONS, audience=self._audience, issuer=self._issuer)
-            return self._read(claims)
+            return self._read(parse_strict(jws.verify(token, key.public, [ALGORITHM])))
         except (JOSEError, KeyError, ValueError, TypeError) as refused:
             raise AccessTokenRejected(why=f"claims: {type(refused).__name__}") from None
 
-    def _read(self, claims: dict[str, Any]) -> AccessClaims:
-        # python-jose takes a list that merely contains the audience, and any of several issuers; we issue one each.
+    def _read(self, claims: object) -> AccessClaims:
+        if not isinstance(claims, dict) or not _text(claims["jti"]):
+            raise TypeError("claims")
         if claims["aud"] != self._audience or claims["iss"] != self._issuer:
             raise ValueError("audience or issuer")
         (role,) = claims["roles"]
@@ -134,7 +133,7 @@ class AccessTokens:
             client_id=_text(claims["client_id"]),
             scope=_text(claims["scope"]),
             role=Role(role),
-            issued_at=_time(claims["iat"]),
+            valid_from=max(_time(claims["iat"]), _time(claims.get("nbf", 0))),
             expires_at=_time(claims["exp"]),
             authenticated_at=_time(claims["auth_time"]),
         )

@@ -12,14 +12,14 @@ from app.services.ends import end_events
 
 log = get_logger()
 
-BATCH: Final = 500
+BATCH: Final = 2000  # some 5 ms; ten million live sessions are walked in an hour and a half
 PARTITIONS_AHEAD: Final = timedelta(days=90)
 
 _START: Final = UUID(int=0)
 
 
 class Housekeeping:
-    """Each method returns whether there is more to do at once."""
+    """Each method returns whether there is more to do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

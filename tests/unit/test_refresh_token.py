@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from app.domain.refresh_token import GENERATION_LIMIT, PREFIX, TOKEN_LENGTH, TokenKeys, build, half_proof, is_proof, parse
+from app.domain.refresh_token import (
+    GENERATION_LIMIT,
+    PREFIX,
+    TOKEN_LENGTH,
+    TokenKeys,
+    build,
+    half_proof,
+    is_proof,
+    parse,
+)
 from app.security.keys import KeyIdsCollide, Keyring, derive
 
 SECRETS = [b"a" * 32, b"b" * 32]
