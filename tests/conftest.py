@@ -35,7 +35,10 @@ from tests import postgresql
 
 SECRET = "test-secret-test-secret-test-secret-test"
 PASSWORD = "correct horse battery staple"
-AGENT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Version/17.0 Mobile/15E148 Safari"
+AGENT = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.0 Mobile/15E148 Safari/604.1"
+)
 
 
 def pytest_report_header() -> str:
