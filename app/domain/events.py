@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -76,6 +77,7 @@ class Event:
         family_seq: 1..n without gaps inside a family, from the row that the change has locked; `None` for refusals,
             which never touch the family row.
         generation: The family's generation after the change; for refusals the presented one.
+        at: When, if not at the time of the unit of work that writes it.
         detail: Canonical JSON, never personal data, never a secret.
     """
 
@@ -88,4 +90,5 @@ class Event:
     family_id: UUID | None = None
     family_seq: int | None = None
     generation: int | None = None
+    at: datetime | None = None
     detail: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -91,7 +91,7 @@ class AuditRepository:
 def _values(event: Event, at: datetime) -> dict[str, Any]:
     return {
         "id": uuid_utils.compat.uuid7(),
-        "occurred_at": at,
+        "occurred_at": event.at or at,
         "action": event.action,
         "version": EVENT_VERSION,
         "outcome": event.outcome,

@@ -103,7 +103,7 @@ class UnitOfWork:
         with _operational():
             await self._db.start()
         self.users = UserRepository(self._db)
-        self.families = FamilyRepository(self._db)
+        self.families = FamilyRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)

@@ -16,7 +16,14 @@ from app.models.base import Xid8
 
 # Every field of `Family` is a column of that name; the seed is not among them and leaves only in a `Grant`.
 _COLUMNS = tuple(getattr(FamilyRow, field.name) for field in fields(Family))
-_ENDED = (FamilyRow.user_id, FamilyRow.id, FamilyRow.event_seq, FamilyRow.generation, FamilyRow.end_reason)
+_ENDED = (
+    FamilyRow.user_id,
+    FamilyRow.id,
+    FamilyRow.event_seq,
+    FamilyRow.generation,
+    FamilyRow.ended_at,
+    FamilyRow.end_reason,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +34,19 @@ class EndedFamily:
     id: UUID
     event_seq: int
     generation: int
-    reason: EndReason
+    ended_at: datetime
+    end_reason: EndReason
 
 
 class FamilyRepository:
     """Reads and guarded writes of `families`. Spending a token is not here: see `rotations.py`."""
 
-    def __init__(self, db: AsyncConnection) -> None:
+    def __init__(self, db: AsyncConnection, now: datetime | None) -> None:
+        """Without `now`, the time of an end is the database's at the moment its row was won."""
         self._db = db
+        # Unlike the statement's own time, this one is read again when the statement had to wait for the row: an end
+        # is never dated before the refresh that it came after.
+        self._moment = func.coalesce(now, func.clock_timestamp())
 
     async def find(self, user_id: UUID, family_id: UUID) -> Family | None:
         row = (await self._db.execute(select(*_COLUMNS).where(*_is(user_id, family_id)))).one_or_none()
@@ -65,26 +77,24 @@ class FamilyRepository:
         values = {field.name: getattr(family, field.name) for field in fields(Family)}
         await self._db.execute(insert(FamilyRow).values(**values, seed=seed))
 
-    async def end(
-        self, user_id: UUID, family_id: UUID, *, reason: EndReason, by: UUID | None, now: datetime
-    ) -> EndedFamily | None:
+    async def end(self, user_id: UUID, family_id: UUID, *, reason: EndReason, by: UUID | None) -> EndedFamily | None:
         """End one family; `None` if there is none that has not ended."""
-        ended = await self._end(FamilyRow.id == family_id, user_id=user_id, reason=reason, by=by, now=now)
+        ended = await self._end(FamilyRow.id == family_id, user_id=user_id, reason=reason, by=by)
         return ended[0] if ended else None
 
     async def end_all(
-        self, user_id: UUID, *, keep: UUID | None = None, reason: EndReason, by: UUID | None, now: datetime
+        self, user_id: UUID, *, keep: UUID | None = None, reason: EndReason, by: UUID | None
     ) -> list[EndedFamily]:
         """End all of a user's families but one. The caller holds the user's lock, so no sign-in slips between."""
         others = FamilyRow.id != keep if keep else FamilyRow.id.is_not(None)
-        return await self._end(others, user_id=user_id, reason=reason, by=by, now=now)
+        return await self._end(others, user_id=user_id, reason=reason, by=by)
 
     async def evict_oldest(self, user_id: UUID, *, keep: int, now: datetime) -> list[EndedFamily]:
         """End the oldest active families until `keep` are left. The caller holds the user's lock."""
         newest_first = select(FamilyRow.id).where(FamilyRow.user_id == user_id, *_active(now))
         too_many = newest_first.order_by(FamilyRow.id.desc()).offset(keep)
         oldest = FamilyRow.id.in_(too_many)
-        return await self._end(oldest, user_id=user_id, reason=EndReason.EVICTED, by=None, now=now)
+        return await self._end(oldest, user_id=user_id, reason=EndReason.EVICTED, by=None)
 
     async def end_lapsed(self, ids: Sequence[tuple[UUID, UUID]], *, now: datetime) -> list[EndedFamily]:
         """
@@ -101,7 +111,7 @@ class FamilyRepository:
         absolute = FamilyRow.expires_at <= now
         reason = case((absolute, EndReason.ABSOLUTE_TIMEOUT.value), else_=EndReason.IDLE_TIMEOUT.value)
         change = update(FamilyRow).where(FamilyRow.user_id == lapsed.c.user_id, FamilyRow.id == lapsed.c.id)
-        return await self._apply_end(change, reason=reason, by=None, now=now)
+        return await self._apply_end(change, reason=reason, by=None)
 
     async def list_live_after(self, position: UUID, *, limit: int) -> list[tuple[UUID, UUID, datetime, datetime]]:
         """Live families in order of creation: user, id, idle and absolute expiry. Served by a partial index."""
@@ -168,21 +178,21 @@ class FamilyRepository:
         return number
 
     async def _end(
-        self, which: ColumnElement[bool], *, user_id: UUID, reason: EndReason, by: UUID | None, now: datetime
+        self, which: ColumnElement[bool], *, user_id: UUID, reason: EndReason, by: UUID | None
     ) -> list[EndedFamily]:
         change = update(FamilyRow).where(FamilyRow.user_id == user_id, FamilyRow.ended_at.is_(None), which)
-        return await self._apply_end(change, reason=reason, by=by, now=now)
+        return await self._apply_end(change, reason=reason, by=by)
 
-    async def _apply_end(self, change: Any, *, reason: Any, by: UUID | None, now: datetime) -> list[EndedFamily]:
+    async def _apply_end(self, change: Any, *, reason: Any, by: UUID | None) -> list[EndedFamily]:
         values = {
-            "ended_at": now,
+            "ended_at": self._moment,
             "end_reason": reason,
             "ended_by": by,
             "ended_xact": func.pg_current_xact_id(type_=Xid8),
             "event_seq": FamilyRow.event_seq + 1,
         }
         rows = await self._db.execute(change.values(values).returning(*_ENDED))
-        return [EndedFamily(r.user_id, r.id, r.event_seq, r.generation, EndReason(r.end_reason)) for r in rows]
+        return [EndedFamily(**{**row._asdict(), "end_reason": EndReason(row.end_reason)}) for row in rows]
 
 
 _GRANT = (

@@ -19,14 +19,15 @@ from app.repositories.database import Database
 
 # READ COMMITTED re-checks the WHERE on the row version that won, so of two simultaneous uses one finds zero rows.
 # The event commits with the change or not at all. What is compared is a digest of the proof: a logged statement holds
-# no token. HOT: no index stands on a column that is written here.
+# no token. The times written are of the moment the row was won, so that a family's times never go back. The update is
+# HOT: no index stands on a column that is written here.
 ROTATE: Final = f"""
 WITH spent AS (
   UPDATE families
      SET generation = generation + 1,
          event_seq = event_seq + 1,
-         rotated_at = coalesce($1, statement_timestamp()),
-         idle_expires_at = least(coalesce($1, statement_timestamp()) + $2::interval, expires_at),
+         rotated_at = coalesce($1, clock_timestamp()),
+         idle_expires_at = least(coalesce($1, clock_timestamp()) + $2::interval, expires_at),
          last_ip = $3,
          attempt = $4
    WHERE user_id = $5 AND id = $6 AND generation = $7 AND ended_at IS NULL

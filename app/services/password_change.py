@@ -42,7 +42,7 @@ class PasswordChange:
             now = await db.now()
             await db.users.change_password(user.id, verified=user.password_hash, new=new_hash, now=now)
             ended = await db.families.end_all(
-                user.id, keep=caller.session_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id, now=now
+                user.id, keep=caller.session_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id
             )
             changed = Event(Action.PASSWORD_CHANGED, actor, client, subject_id=user.id)
             await db.audit.add(changed, *end_events(ended, actor=actor, client=client), at=now)

@@ -177,7 +177,7 @@ class Refresh:
     async def _end(self, db: UnitOfWork, presentation: _Presentation, reason: EndReason, now: datetime) -> NoReturn:
         """The family is past its limit or older than its own tokens: write the end, then refuse."""
         token = presentation.token
-        ended = await db.families.end(token.user_id, token.family_id, reason=reason, by=None, now=now)
+        ended = await db.families.end(token.user_id, token.family_id, reason=reason, by=None)
         events = end_events([ended], actor=SYSTEM, client=presentation.client) if ended else []
         await db.audit.add(*events, at=now)
         await db.commit()
@@ -206,7 +206,7 @@ class Refresh:
             generation=token.generation,
             detail={"rotation_event": rotation and str(rotation), "live_generation": family.generation},
         )
-        ended = await db.families.end(token.user_id, token.family_id, reason=EndReason.REUSE, by=None, now=now)
+        ended = await db.families.end(token.user_id, token.family_id, reason=EndReason.REUSE, by=None)
         ends = end_events([ended], actor=SYSTEM, client=presentation.client) if ended else []
         await db.audit.add(reused, *ends, at=now)
         await db.commit()

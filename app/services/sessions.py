@@ -99,7 +99,7 @@ class Sessions:
             if family is None:
                 raise SessionNotFound
             now = await db.now()
-            ended = await db.families.end(user_id, session_id, reason=reason, by=actor.id, now=now)
+            ended = await db.families.end(user_id, session_id, reason=reason, by=actor.id)
             if ended is None:
                 return False
             await db.audit.add(*end_events([ended], actor=actor, client=client), at=now)
@@ -114,7 +114,7 @@ class Sessions:
             await db.users.lock(caller.user_id)  # no sign-in slips between
             now = await db.now()
             ended = await db.families.end_all(
-                caller.user_id, keep=caller.session_id, reason=EndReason.LOGOUT_ALL, by=actor.id, now=now
+                caller.user_id, keep=caller.session_id, reason=EndReason.LOGOUT_ALL, by=actor.id
             )
             await db.audit.add(*end_events(ended, actor=actor, client=client), at=now)
             await db.commit()

@@ -106,7 +106,7 @@ class Users:
             now = await db.now()
             if not await db.users.set_disabled(user_id, now):
                 return 0
-            ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=actor.id, now=now)
+            ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=actor.id)
             disabled = Event(Action.USER_DISABLED, actor, client, subject_id=user_id)
             await db.audit.add(disabled, *end_events(ended, actor=actor, client=client), at=now)
             await db.commit()
