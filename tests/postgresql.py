@@ -46,9 +46,9 @@ def server() -> Iterator[str]:
         with PostgresContainer(IMAGE, driver=None) as container:
             yield container.get_connection_url()
     else:
-        with tempfile.TemporaryDirectory(prefix="rota-test-", ignore_cleanup_errors=True) as folder:
-            with embedded_postgresql(Path(folder) / "pg") as url:
-                yield url
+        temporary = tempfile.TemporaryDirectory(prefix="rota-test-", ignore_cleanup_errors=True)
+        with temporary as folder, embedded_postgresql(Path(folder) / "pg") as url:
+            yield url
 
 
 async def make_database(server_url: str, name: str) -> str:

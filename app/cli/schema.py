@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-
 _INI = Path(__file__).parents[2] / "alembic.ini"
 
 
 def upgrade_schema(database_url: str) -> None:
     """Run all pending migrations, as `alembic upgrade head` would."""
+    from alembic import command  # noqa: PLC0415 - half a second that most commands need not spend
+    from alembic.config import Config  # noqa: PLC0415 - likewise
+
     config = Config(str(_INI))
     config.attributes["database_url"] = database_url
     command.upgrade(config, "head")

@@ -125,7 +125,7 @@ async def test_a_bad_idempotency_key_is_said_so(http: httpx2.AsyncClient, userna
     """422, and the token is not spent."""
     await register(http, username)
     body = {"refresh_token": (await log_in(http, username))["refresh_token"]}
-    refused = await http.post("/refresh", json=body, headers={"Idempotency-Key": key.encode()})  # type: ignore[dict-item]
+    refused = await http.post("/refresh", json=body, headers={b"Idempotency-Key": key.encode()})
     assert refused.status_code == 422
     assert (await http.post("/refresh", json=body)).status_code == 200
 

@@ -56,7 +56,7 @@ async def test_without_a_token_every_guarded_route_is_shut(app: FastAPI) -> None
         for route in routes_of(app):
             if (route.openapi_extra or {})["x-access"] == Access.SIGNED_IN:
                 path = route.path.replace("{session_id}", "01a20000-0000-7000-8000-000000000000")
-                for method in route.methods:
+                for method in route.methods or ():
                     assert (await http.request(method, path)).status_code == 401, route.path
 
 

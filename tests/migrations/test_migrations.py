@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import asyncpg
-import pytest
 import pytest_asyncio
 
 from app.container import Container

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -50,7 +51,8 @@ async def wired(database_url: str) -> AsyncIterator[tuple[str, Wire]]:
         for one in (wire.pump(reader, there_writer, answers=False), wire.pump(there_reader, writer, answers=True)):
             task = asyncio.create_task(one)
             tasks.add(task)
-            task.add_done_callback(lambda _: (writer.close(), there_writer.close()))
+            for end in (writer, there_writer):
+                task.add_done_callback(lambda _, end=end: end.close())  # type: ignore[misc]
 
     with tempfile.TemporaryDirectory(prefix="rota-wire-") as place:
         path = Path(place) / ".s.PGSQL.5432"
@@ -148,7 +150,7 @@ async def test_a_client_that_leaves_amid_the_statement(
     assert await sql.fetchval("SELECT generation FROM families WHERE id = $1", issued.session_id) == 2
 
 
-async def _until_refreshed(events_of: Events, user_id, times: int) -> None:  # type: ignore[no-untyped-def]
+async def _until_refreshed(events_of: Events, user_id: UUID, times: int) -> None:
     """Wait for the statement whose answer was lost."""
     for _ in range(100):
         if [event["action"] for event in await events_of(user_id)].count("session.refreshed") == times:

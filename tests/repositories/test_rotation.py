@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
@@ -42,9 +43,7 @@ async def test_the_rotation_goes_by_the_primary_key(person: Person, sql: asyncpg
     arguments = [None, None, None, None, person.user.id, issued.session_id, 0, r"\x00", r"\x00", uuid7(), None, None]
     await sql.execute("SET enable_seqscan = off")
     try:
-        (plan,) = await sql.fetchrow(
-            "EXPLAIN (FORMAT JSON) " + _with_values(ROTATE, arguments),
-        )
+        plan = await sql.fetchval("EXPLAIN (FORMAT JSON) " + _with_values(ROTATE, arguments))
     finally:
         await sql.execute("RESET enable_seqscan")
     text = json.dumps(json.loads(plan))
@@ -53,7 +52,7 @@ async def test_the_rotation_goes_by_the_primary_key(person: Person, sql: asyncpg
     assert "Sort" not in text
 
 
-def _with_values(statement: str, values: list[object]) -> str:
+def _with_values(statement: str, values: Sequence[object]) -> str:
     """EXPLAIN takes no parameters worth typing; literal values do."""
     for number in range(len(values), 0, -1):
         value = values[number - 1]
@@ -95,7 +94,7 @@ async def test_a_logged_statement_holds_no_token(person: Person, sql: asyncpg.Co
     try:
         following = await person.refresh(issued.refresh_token)
     finally:
-        del database.fetch_one  # type: ignore[method-assign]
+        del database.fetch_one
     assert following.refresh_token
     assert token.proof_digest in sent
     assert token.proof not in sent

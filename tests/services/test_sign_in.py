@@ -29,6 +29,7 @@ async def test_sessions_stand_side_by_side(person: Person, sql: asyncpg.Connecti
     await person.refresh(one.refresh_token)
     await person.refresh(other.refresh_token)
     row = await sql.fetchrow("SELECT device, browser, os FROM families WHERE id = $1", one.session_id)
+    assert row is not None
     assert tuple(row) == ("iPhone", "Mobile Safari 17", "iOS 17")
 
 
