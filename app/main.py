@@ -44,6 +44,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         summary="Sessions as refresh-token families in PostgreSQL",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )

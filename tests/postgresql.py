@@ -1,8 +1,11 @@
 """The PostgreSQL that tests run on: real, always."""
 
 import contextlib
+import functools
+import gc
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,19 +16,19 @@ from app.cli.embedded import embedded_postgresql
 IMAGE = "postgres:18"
 
 
+@functools.cache
 def docker_answers() -> bool:
     """Whether a Docker engine is there to ask."""
     import docker  # noqa: PLC0415 - slow to import, and only needed without a URL
 
-    try:
-        client = docker.from_env(timeout=2)
-    except docker.errors.DockerException:
-        return False
-    with contextlib.closing(client):
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         try:
-            return bool(client.ping())
+            with contextlib.closing(docker.from_env(timeout=2)) as client:
+                return bool(client.ping())
         except (docker.errors.DockerException, OSError):
             return False
+        finally:
+            gc.collect()  # the client leaves its socket open when nobody answers
 
 
 def source() -> str:

@@ -6,8 +6,11 @@ from uuid import UUID
 from app.domain.clock import Clock
 from app.domain.errors import AccessTokenRejected
 from app.domain.users import Role
+from app.observability.logs import get_logger
 from app.repositories.rotations import RotationRepository
-from app.security.access_tokens import AccessClaims, AccessTokens
+from app.security.access_tokens import AccessTokens
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +36,20 @@ class Authentication:
             AccessTokenRejected: whatever is wrong with it.
             Unavailable: the database cannot be asked; nothing is assumed of the session then.
         """
-        claims = await self._check(token, dead_session=False)
-        return Caller(claims.user_id, claims.session_id, claims.role)
+        return await self._check(token, dead_session=False)
 
     async def identify(self, token: str | None) -> Caller:
         """As `authenticate`, but the session may be over already: logging out twice is no error."""
-        claims = await self._check(token, dead_session=True)
-        return Caller(claims.user_id, claims.session_id, claims.role)
+        return await self._check(token, dead_session=True)
 
-    async def _check(self, token: str | None, *, dead_session: bool) -> AccessClaims:
+    async def _check(self, token: str | None, *, dead_session: bool) -> Caller:
+        try:
+            return await self._caller(token, dead_session=dead_session)
+        except AccessTokenRejected as refused:
+            log.info("access.refused", why=refused.why)
+            raise
+
+    async def _caller(self, token: str | None, *, dead_session: bool) -> Caller:
         if token is None:
             raise AccessTokenRejected(why="no token")
         claims = self._access_tokens.verify(token, self._clock.on_host())
@@ -51,4 +59,4 @@ class Authentication:
         claims.check_time(session.now)
         if not session.active and not dead_session:
             raise AccessTokenRejected(why="session over")
-        return claims
+        return Caller(claims.user_id, claims.session_id, claims.role)

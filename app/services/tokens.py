@@ -7,8 +7,11 @@ from app.domain import refresh_token
 from app.domain.errors import RefreshTokenRejected
 from app.domain.families import Grant
 from app.domain.refresh_token import RefreshToken
+from app.observability.logs import get_logger
 from app.security.access_tokens import AccessTokens
 from app.security.keys import Keyring
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class TokenPairs:
         """
         token = refresh_token.parse(presented, self.keyring.token_keys)
         if token is None:
+            log.info("refresh.noise")
             raise RefreshTokenRejected(why="noise")
         return token
 

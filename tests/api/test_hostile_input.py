@@ -177,6 +177,7 @@ async def test_bad_queries(http: httpx2.AsyncClient, path: str, parameters: dict
         ("GET", "/nowhere", 404),
         ("GET", f"/{CANARY}", 404),
         ("GET", "/token", 405),
+        ("POST", "/token/", 404),
         ("TRACE", "/me", 405),
         ("DELETE", "/refresh", 405),
         ("HEAD", "/me", 405),
