@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 $(VENV)/.installed: requirements-dev.lock pyproject.toml
-	@python3 -c 'import ensurepip' 2>/dev/null || { echo "python3 has no venv module; installing it" >&2; apt-get install -y -qq python3-venv >/dev/null; }
+	@python3 -c 'import ensurepip' 2>/dev/null || { echo "python3 has no venv module; installing it" >&2; apt-get update -qq; apt-get install -y -qq python3-venv >/dev/null; }
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

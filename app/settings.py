@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -14,6 +15,8 @@ from app.domain.families import Lifetimes
 
 PREFIX: Final = "ROTA_"
 SECRET_BYTES_MINIMUM: Final = 32
+
+_URL_PARAMETERS: Final = frozenset({"host", "port", "sslmode"})
 
 # Read by the test suite, not by the product; it may stand in an environment that also runs the product.
 _FOREIGN: Final = frozenset({"ROTA_TEST_DATABASE_URL"})
@@ -53,6 +56,9 @@ class Settings(BaseSettings):
         scheme = value.get_secret_value().partition("://")[0]
         if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
             raise ValueError("must be a postgresql:// URL")
+        unknown = parse_qs(urlsplit(value.get_secret_value()).query).keys() - _URL_PARAMETERS
+        if unknown:
+            raise ValueError(f"the URL's parameters may be {', '.join(sorted(_URL_PARAMETERS))}")
         return value
 
     @model_validator(mode="after")
@@ -103,6 +109,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         SettingsInvalid: an unknown `ROTA_` variable (names the nearest known one), a value out of bounds, a secret
             given twice or in a file that cannot be read.
     """
+    environ = {name.upper(): value for name, value in environ.items()}
     _refuse_unknown(environ)
     try:
         return Settings(**_secrets_from_files(environ))  # type: ignore[arg-type]
@@ -114,8 +121,8 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = [variable(name) for name in Settings.model_fields]
     known += [f"{variable(name)}_FILE" for name in _SECRET_FIELDS]
     for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and name not in _FOREIGN:
-            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
+        if name.startswith(PREFIX) and name not in known and name not in _FOREIGN:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
             raise SettingsInvalid(f"{name} is not a setting; the nearest is {near[0]}")
 
 

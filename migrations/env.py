@@ -34,6 +34,7 @@ def run_offline() -> None:
     """`alembic upgrade --sql`: print the statements, connect to nothing."""
     context.configure(
         dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},  # any other doubles each percent sign
         target_metadata=Base.metadata,
         literal_binds=True,
         include_name=include_name,

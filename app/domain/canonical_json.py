@@ -2,7 +2,7 @@
 JSON with exactly one spelling, and a reader that refuses what is ambiguous.
 
 Written: RFC 8785 (JCS) restricted to strings, booleans, null, integers within 2^53, arrays and objects; floats are
-refused. Read: duplicate members, `NaN`, `Infinity`, lone surrogates and bottomless nesting are refused.
+refused. Read: duplicate members, `NaN`, `Infinity` and bottomless nesting are refused.
 """
 
 import json

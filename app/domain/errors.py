@@ -27,7 +27,7 @@ class StoredStateInvalid(RotaError):
 
 
 class Unavailable(RotaError):
-    """Transient trouble with the database: nothing was decided, try again."""
+    """Transient trouble: nothing was refused. What was asked may or may not have happened; asking again finds out."""
 
     code = "temporarily_unavailable"
     message = "The service cannot answer right now; nothing was lost, please try again."

@@ -205,6 +205,10 @@ class ReplayMark:
     ride_along_count: int
     suspected: bool
 
+    def changes(self, family: "Family") -> bool:
+        """Whether there is anything to write; a storm of retries need not write the row each time."""
+        return self.log_replay or self.suspected or self.ride_along_generation != family.ride_along_generation
+
 
 def mark_replay(family: Family, ip: IpAddress | None) -> ReplayMark:
     """

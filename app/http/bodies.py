@@ -5,6 +5,7 @@ FastAPI's own form parser replaces invalid UTF-8 by U+FFFD and keeps one of two 
 keeps the last of two members. For passwords and tokens that is guessing, so bodies are read here.
 """
 
+import asyncio
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -14,9 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from app.domain.canonical_json import parse_strict
 from app.domain.errors import InputInvalid
-from app.http.errors import BodyInvalid, BodyTooLarge, UnsupportedMediaType, validation_findings
+from app.http.errors import BodyInvalid, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, validation_findings
 
 BODY_BYTES_MAXIMUM: Final = 65_536
+BODY_SECONDS: Final = 10
 FORM_FIELDS_MAXIMUM: Final = 32
 
 M = TypeVar("M", bound="Body")
@@ -58,6 +60,7 @@ async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:
 
     Raises:
         UnsupportedMediaType: another content type, or a charset other than UTF-8.
+        BodyTooSlow: not there within `BODY_SECONDS`.
         BodyTooLarge: more than `BODY_BYTES_MAXIMUM`; no more than that is ever held.
         InputInvalid: not UTF-8, not well-formed, a name twice, a member wrong or missing.
     """
@@ -82,10 +85,14 @@ def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -
 
 async def _read(request: Request) -> bytes:
     raw = b""
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > BODY_BYTES_MAXIMUM:
-            raise BodyTooLarge
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > BODY_BYTES_MAXIMUM:
+                    raise BodyTooLarge
+    except TimeoutError:
+        raise BodyTooSlow from None
     return raw
 
 

@@ -75,6 +75,14 @@ class BodyTooLarge(errors.InputInvalid):
     message = "The body is too large."
 
 
+class BodyTooSlow(errors.InputInvalid):
+    """It did not arrive in time."""
+
+    code = "body_too_slow"
+    message = "The body did not arrive in time."
+
+
+ANSWERS[BodyTooSlow] = Answer(HTTPStatus.REQUEST_TIMEOUT, "invalid_request")
 ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
 ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")
 
@@ -106,10 +114,15 @@ def validation_findings(found: Sequence[Any]) -> list[dict[str, Any]]:
         {
             "loc": list(error["loc"][:-1] if error["type"] == "extra_forbidden" else error["loc"]),
             "type": error["type"],
-            "msg": error["msg"],
+            "msg": _words(error["type"], error["msg"]),
         }
         for error in found
     ]
+
+
+def _words(kind: str, message: str) -> str:
+    """What is wrong. Parsers quote what they stumble over, so of them only the kind is said."""
+    return f"cannot be read as {kind.removesuffix('_parsing')}" if kind.endswith("_parsing") else message
 
 
 def answer_for(error: errors.RotaError) -> Answer:

@@ -4,6 +4,7 @@ from uuid import UUID
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
@@ -44,6 +45,8 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=str(request_id))  # of this request's task only
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.info("request.abandoned", path=scope["path"])
         except Exception as error:  # noqa: BLE001 - the last resort
             log.error("request.broke", path=scope["path"], **describe_failure(error))
             if not started:

@@ -1,10 +1,11 @@
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import uuid_utils.compat
-from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy import func, insert, select, text, tuple_
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.canonical_json import encode
@@ -52,6 +53,10 @@ _COLUMNS = (
 )
 
 
+LOOKUP_MILLISECONDS: Final = 500
+QUERY_CANCELED: Final = "57014"
+
+
 class AuditRepository:
     """Appends to the trail and reads from it; there is nothing else to do with it."""
 
@@ -64,7 +69,12 @@ class AuditRepository:
             await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
 
     async def find_rotation(self, user_id: UUID, family_id: UUID, *, generation: int, since: datetime) -> UUID | None:
-        """The event of the rotation that brought a family to a generation. Walks the user's trail since then."""
+        """
+        The event of the rotation that brought a family to a generation.
+
+        Walks the user's trail since then, for half a second at most, and returns `None` if it was not found by then:
+        strangers can make a trail long by failing to sign in, and an end must not hang on it.
+        """
         found = select(AuditEventRow.id).where(
             AuditEventRow.subject_id == user_id,
             AuditEventRow.occurred_at >= since,
@@ -72,7 +82,16 @@ class AuditRepository:
             AuditEventRow.generation == generation,
             AuditEventRow.action.in_([Action.SESSION_REFRESHED, Action.SESSION_FAST_FORWARDED]),
         )
-        return (await self._db.execute(found.limit(1))).scalar_one_or_none()
+        try:
+            async with self._db.begin_nested():
+                await self._db.execute(text(f"SET LOCAL statement_timeout = {LOOKUP_MILLISECONDS}"))
+                event_id = (await self._db.execute(found.limit(1))).scalar_one_or_none()
+                await self._db.execute(text("SET LOCAL statement_timeout = DEFAULT"))
+                return event_id
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == QUERY_CANCELED:
+                return None
+            raise
 
     async def list_page(self, user_id: UUID, *, before: Position | None, limit: int) -> list[StoredEvent]:
         """A user's events, newest first. Served by the primary key."""

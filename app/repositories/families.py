@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Uuid, case, func, insert, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.clients import IpAddress
@@ -36,6 +36,11 @@ class EndedFamily:
     generation: int
     ended_at: datetime
     end_reason: EndReason
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether it was over before, past a limit, and this only wrote it down."""
+        return self.end_reason in {EndReason.IDLE_TIMEOUT, EndReason.ABSOLUTE_TIMEOUT}
 
 
 class FamilyRepository:
@@ -78,7 +83,7 @@ class FamilyRepository:
         await self._db.execute(insert(FamilyRow).values(**values, seed=seed))
 
     async def end(self, user_id: UUID, family_id: UUID, *, reason: EndReason, by: UUID | None) -> EndedFamily | None:
-        """End one family; `None` if there is none that has not ended."""
+        """End one family; `None` if there is none that has not ended. A lapsed one ends as what it is: lapsed."""
         ended = await self._end(FamilyRow.id == family_id, user_id=user_id, reason=reason, by=by)
         return ended[0] if ended else None
 
@@ -108,10 +113,8 @@ class FamilyRepository:
             .with_for_update(skip_locked=True, key_share=True)
             .cte("lapsed")
         )
-        absolute = FamilyRow.expires_at <= now
-        reason = case((absolute, EndReason.ABSOLUTE_TIMEOUT.value), else_=EndReason.IDLE_TIMEOUT.value)
         change = update(FamilyRow).where(FamilyRow.user_id == lapsed.c.user_id, FamilyRow.id == lapsed.c.id)
-        return await self._apply_end(change, reason=reason, by=None)
+        return await self._apply_end(change, reason=EndReason.IDLE_TIMEOUT, by=None)
 
     async def list_live_after(self, position: UUID, *, limit: int) -> list[tuple[UUID, UUID, datetime, datetime]]:
         """Live families in order of creation: user, id, idle and absolute expiry. Served by a partial index."""
@@ -149,6 +152,10 @@ class FamilyRepository:
         )
         return _grant((await self._db.execute(change)).one(), now)
 
+    async def get_grant(self, family: Family, now: datetime) -> Grant:
+        """What the live generation's pair is made of. The caller holds the family's lock."""
+        return _grant((await self._db.execute(select(*_GRANT).where(*_is(family.user_id, family.id)))).one(), now)
+
     async def mark_replay(self, family: Family, mark: ReplayMark, *, events: int, now: datetime) -> Grant:
         """Note a replay and take as many event numbers as it has events. The caller holds the family's lock."""
         change = (
@@ -183,11 +190,16 @@ class FamilyRepository:
         change = update(FamilyRow).where(FamilyRow.user_id == user_id, FamilyRow.ended_at.is_(None), which)
         return await self._apply_end(change, reason=reason, by=by)
 
-    async def _apply_end(self, change: Any, *, reason: Any, by: UUID | None) -> list[EndedFamily]:
+    async def _apply_end(self, change: Any, *, reason: EndReason, by: UUID | None) -> list[EndedFamily]:
+        # Expiry is a fact: whoever writes the end of a family past its limit, the limit is the reason.
+        past_absolute, past_idle = FamilyRow.expires_at <= self._moment, FamilyRow.idle_expires_at <= self._moment
+        lapsed = case(
+            (past_absolute, EndReason.ABSOLUTE_TIMEOUT.value), (past_idle, EndReason.IDLE_TIMEOUT.value), else_=None
+        )
         values = {
             "ended_at": self._moment,
-            "end_reason": reason,
-            "ended_by": by,
+            "end_reason": func.coalesce(lapsed, reason.value),
+            "ended_by": case((lapsed.is_(None), literal(by, Uuid)), else_=None),
             "ended_xact": func.pg_current_xact_id(type_=Xid8),
             "event_seq": FamilyRow.event_seq + 1,
         }

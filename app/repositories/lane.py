@@ -10,6 +10,8 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from app.repositories.engine import POOL_WAIT_SECONDS
 
+LOCK_MILLISECONDS: Final = 300
+
 
 class Lane:
     """
@@ -34,7 +36,7 @@ class Lane:
         async with asyncio.timeout(POOL_WAIT_SECONDS):
             await self._places.acquire()
         try:
-            pooled = self._take() or await self._engine.raw_connection()
+            pooled = self._take() or await self._connect()
             try:
                 row = await _driver(pooled).fetchrow(statement, *arguments)
             except BaseException as error:
@@ -47,6 +49,17 @@ class Lane:
             return row
         finally:
             self._places.release()
+
+    async def _connect(self) -> PoolProxiedConnection:
+        pooled = await self._engine.raw_connection()
+        try:
+            # A row that somebody sits on must not keep a place of which all others have a share.
+            await _driver(pooled).execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
+        except BaseException:
+            pooled.invalidate()
+            pooled.close()
+            raise
+        return pooled
 
     def _take(self) -> PoolProxiedConnection | None:
         """The connection used last, which the server's caches know best; those that died are left out."""

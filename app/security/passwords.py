@@ -24,7 +24,7 @@ QUEUE_LIMIT: Final = 128  # waiting hashes; at some 30 ms each on two cores the 
 
 class PasswordHasher:
     """
-    Hash and verify within bounds: one thread a core, so memory is at most cores x 19 MiB, and a bounded queue.
+    Hash and verify within bounds: one thread a core, so at most cores x 19 MiB a process, and a bounded queue.
 
     Raises:
         TooBusy: from `hash` and `verify`, at once, when the queue is full.

@@ -1,15 +1,15 @@
 """A new password for the old one."""
 
 from app.domain.clients import ClientContext
-from app.domain.errors import InvalidCredentials
+from app.domain.errors import AccessTokenRejected, InvalidCredentials
 from app.domain.events import Action, Event, Outcome, user_actor
-from app.domain.families import EndReason
+from app.domain.families import EndReason, SessionState
 from app.domain.passwords import check_new_password
 from app.observability.logs import get_logger
 from app.repositories.database import Database
 from app.security.passwords import PasswordHasher
 from app.services.authentication import Caller
-from app.services.ends import end_events
+from app.services.ends import count_ended, end_events
 
 log = get_logger()
 
@@ -26,6 +26,7 @@ class PasswordChange:
         Raises:
             PasswordRefused: the new one may not be set.
             InvalidCredentials: the current one is wrong, or was changed by somebody else meanwhile.
+            AccessTokenRejected: the session ended meanwhile.
         """
         canonical = check_new_password(new)
         async with self._database.begin() as db:
@@ -37,9 +38,13 @@ class PasswordChange:
         new_hash = await self._hasher.hash(canonical)
         actor = user_actor(caller.user_id)
         async with self._database.begin() as db:
-            if await db.users.lock_verified(user.id, user.password_hash) is None:
-                raise InvalidCredentials("The current password is wrong.", why="changed_meanwhile")
+            locked = await db.users.lock_verified(user.id, user.password_hash)
+            session = await db.families.lock(caller.user_id, caller.session_id)
             now = await db.now()
+            if session is None or session.state(now) is not SessionState.ACTIVE:
+                raise AccessTokenRejected(why="session over")  # ended while the passwords were being hashed
+            if locked is None:
+                raise InvalidCredentials("The current password is wrong.", why="changed_meanwhile")
             await db.users.change_password(user.id, verified=user.password_hash, new=new_hash, now=now)
             ended = await db.families.end_all(
                 user.id, keep=caller.session_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id
@@ -48,7 +53,7 @@ class PasswordChange:
             await db.audit.add(changed, *end_events(ended, actor=actor, client=client), at=now)
             await db.commit()
         log.info(Action.PASSWORD_CHANGED, user=str(user.id), ended=len(ended))
-        return len(ended)
+        return count_ended(ended)
 
     async def _record_failure(self, caller: Caller, client: ClientContext) -> None:
         event = Event(

@@ -193,8 +193,12 @@ class Refresh:
         The event holds this presenter's address and agent; the other's are in the rotation's event, which it names.
         """
         token = presentation.token
+        newest = token.generation + 1 == family.generation
         rotation = await db.audit.find_rotation(
-            token.user_id, token.family_id, generation=token.generation + 1, since=family.created_at
+            token.user_id,
+            token.family_id,
+            generation=token.generation + 1,
+            since=family.rotated_at if newest and family.rotated_at else family.created_at,
         )
         number = await db.families.take_event_number(token.user_id, token.family_id)
         reused = presentation.event(
@@ -219,7 +223,10 @@ class Refresh:
         mark = mark_replay(family, presentation.client.ip)
         actions = [Action.SESSION_REPLAYED] * mark.log_replay
         actions += [Action.SESSION_RIDE_ALONG_SUSPECTED] * mark.suspected
-        grant = await db.families.mark_replay(family, mark, events=len(actions), now=now)
+        if mark.changes(family):
+            grant = await db.families.mark_replay(family, mark, events=len(actions), now=now)
+        else:
+            grant = await db.families.get_grant(family, now)
         events = [
             presentation.event(
                 action,

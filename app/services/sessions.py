@@ -6,14 +6,14 @@ from typing import Final
 from uuid import UUID
 
 from app.domain.clients import ClientContext
-from app.domain.errors import RefreshTokenRejected, SessionNotFound
+from app.domain.errors import InputInvalid, RefreshTokenRejected, SessionNotFound
 from app.domain.events import Action, Actor, Event, user_actor
 from app.domain.families import EndReason, Family
 from app.domain.pages import Page, Position, page_of
 from app.observability.logs import get_logger
 from app.repositories.database import Database
 from app.services.authentication import Caller
-from app.services.ends import end_events
+from app.services.ends import count_ended, end_events
 from app.services.tokens import TokenPairs
 
 log = get_logger()
@@ -89,7 +89,8 @@ class Sessions:
         self, user_id: UUID, session_id: UUID, *, actor: Actor, client: ClientContext, reason: EndReason
     ) -> bool:
         """
-        End one session. False if it was over before; then nothing is written.
+        End one session. False if it was over before; then nothing is written but, if it is due, the end of a lapsed
+        one with the limit that passed.
 
         Raises:
             SessionNotFound: there is none of this user.
@@ -104,8 +105,8 @@ class Sessions:
                 return False
             await db.audit.add(*end_events([ended], actor=actor, client=client), at=now)
             await db.commit()
-        log.info(Action.SESSION_ENDED, user=str(user_id), session=str(session_id), reason=reason)
-        return True
+        log.info(Action.SESSION_ENDED, user=str(user_id), session=str(session_id), reason=ended.end_reason)
+        return not ended.lapsed
 
     async def end_others(self, caller: Caller, *, client: ClientContext) -> int:
         """End all of the caller's sessions but the one they speak from; how many there were."""
@@ -119,10 +120,17 @@ class Sessions:
             await db.audit.add(*end_events(ended, actor=actor, client=client), at=now)
             await db.commit()
         log.info(Action.SESSION_ENDED, user=str(caller.user_id), ended=len(ended), reason=EndReason.LOGOUT_ALL)
-        return len(ended)
+        return count_ended(ended)
 
-    async def log_out(self, caller: Caller, *, client: ClientContext) -> bool:
-        """End the session that the access token is of; false if it was over before."""
+    async def log_out(self, caller: Caller, *, refresh_token: str | None, client: ClientContext) -> bool:
+        """
+        End the session that the access token is of; false if it was over before.
+
+        Raises:
+            InputInvalid: the refresh token beside it is of another session; nothing is guessed and none is ended.
+        """
+        if refresh_token is not None and self._pairs.read(refresh_token).family_id != caller.session_id:
+            raise InputInvalid("The access token and the refresh token are of different sessions.")
         return await self.end(
             caller.user_id,
             caller.session_id,

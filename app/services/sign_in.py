@@ -7,10 +7,9 @@ from typing import NoReturn
 from uuid_utils.compat import uuid7
 
 from app.domain.clients import ClientContext
-from app.domain.errors import InvalidCredentials, InvalidScope, UsernameRefused
+from app.domain.errors import InvalidCredentials, UsernameRefused
 from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome, user_actor
 from app.domain.families import FIRST_PARTY_CLIENT, Family, Grant, Lifetimes
-from app.domain.scopes import canonical_scope
 from app.domain.users import User, username_key
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
@@ -43,36 +42,31 @@ class SignIn:
         self._lifetimes = lifetimes
         self._max_sessions = max_sessions
 
-    async def with_password(
-        self, username: str, password: str, *, scope: str = "", client: ClientContext
-    ) -> IssuedTokens:
+    async def with_password(self, username: str, password: str, *, client: ClientContext) -> IssuedTokens:
         """
         Open a session for whoever knows the password.
 
         Unknown user, wrong password and disabled user cost the same work and get the same answer. No connection is
         held while the password is hashed. The oldest session beyond the limit ends in the same transaction.
 
-        Args:
-            scope: What the session shall be good for; it only ever limits, what a user may do is the role's matter.
         Raises:
             InvalidCredentials: also when the password was changed or the user disabled during the sign-in.
-            InvalidScope: not a scope by RFC 6749 section 3.3.
             TooBusy: too many passwords wait for hashing.
         """
-        granted = canonical_scope(scope)
-        if granted is None:
-            raise InvalidScope
-        user = await self._find(username)
-        right = await self._hasher.verify(password, user.password_hash if user else None)
-        if user is None or not right or user.disabled_at is not None:
-            await self._refuse(username, user, client)
-        new_hash = await self._hasher.hash(password) if self._hasher.is_outdated(user.password_hash) else None
-        async with self._database.begin() as db:
-            if await db.users.lock_verified(user.id, user.password_hash):
-                grant = await self._open(db, user, granted, new_hash, client)
-                await db.commit()
-                log.info(Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id))
-                return self._pairs.issue(grant)
+        for _ in range(2):
+            user = await self._find(username)
+            right = await self._hasher.verify(password, user.password_hash if user else None)
+            if user is None or not right or user.disabled_at is not None:
+                break
+            outdated = self._hasher.is_outdated(user.password_hash)
+            new_hash = await self._hasher.hash(password) if outdated else None
+            async with self._database.begin() as db:
+                if await db.users.lock_verified(user.id, user.password_hash):
+                    grant = await self._open(db, user, new_hash, client)
+                    await db.commit()
+                    log.info(Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id))
+                    return self._pairs.issue(grant)
+            # Disabled, changed, or the same password hashed anew by a sign-in beside this one: look once more.
         return await self._refuse(username, user, client)
 
     async def _find(self, username: str) -> User | None:
@@ -95,7 +89,7 @@ class SignIn:
         log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=event.reason)
         raise InvalidCredentials(why=event.reason)
 
-    async def _open(self, db: UnitOfWork, user: User, scope: str, new_hash: str | None, client: ClientContext) -> Grant:
+    async def _open(self, db: UnitOfWork, user: User, new_hash: str | None, client: ClientContext) -> Grant:
         now = await db.now()
         if new_hash is not None:
             await db.users.replace_hash(user.id, verified=user.password_hash, new=new_hash)
@@ -104,7 +98,7 @@ class SignIn:
         if self._max_sessions:
             evicted = await db.families.evict_oldest(user.id, keep=self._max_sessions - 1, now=now)
             await db.audit.add(*end_events(evicted, actor=SYSTEM, client=client), at=now)
-        family, seed = self._new_family(user, scope, client, now), secrets.token_bytes(_SEED_BYTES)
+        family, seed = self._new_family(user, client, now), secrets.token_bytes(_SEED_BYTES)
         await db.families.add(family, seed)
         await db.audit.add(_created(family, client), at=now)
         return Grant(
@@ -121,7 +115,7 @@ class SignIn:
             expires_at=family.expires_at,
         )
 
-    def _new_family(self, user: User, scope: str, client: ClientContext, now: datetime) -> Family:
+    def _new_family(self, user: User, client: ClientContext, now: datetime) -> Family:
         device = describe_device(client.user_agent)
         expires_at = now + self._lifetimes.session
         return Family(
@@ -130,7 +124,7 @@ class SignIn:
             generation=0,
             event_seq=1,
             client_id=FIRST_PARTY_CLIENT,
-            scope=scope,
+            scope="",  # nobody has registered what this client may have, so it is granted nothing
             role=user.role,
             authenticated_at=now,
             amr="pwd",  # RFC 8176 section 2

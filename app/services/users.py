@@ -13,7 +13,7 @@ from app.domain.users import Role, User, username_key
 from app.observability.logs import get_logger
 from app.repositories.database import Database
 from app.security.passwords import PasswordHasher
-from app.services.ends import end_events
+from app.services.ends import count_ended, end_events
 
 log = get_logger()
 
@@ -111,7 +111,7 @@ class Users:
             await db.audit.add(disabled, *end_events(ended, actor=actor, client=client), at=now)
             await db.commit()
         log.info(Action.USER_DISABLED, user=str(user_id), ended=len(ended))
-        return len(ended)
+        return count_ended(ended)
 
     async def enable(self, user_id: UUID, *, actor: Actor, client: ClientContext) -> bool:
         """

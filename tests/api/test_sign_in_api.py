@@ -78,6 +78,29 @@ async def test_an_expired_access_token_logs_out_by_refresh_token(
     assert (await http.get("/me", headers=bearer(following))).status_code == 401
 
 
+async def test_a_logout_that_names_two_sessions_ends_none(http: httpx2.AsyncClient, username: str) -> None:
+    """Access token of one, refresh token of another: 422, and both live."""
+    await register(http, username)
+    one, other = await log_in(http, username), await log_in(http, username)
+    answer = await http.post("/logout", headers=bearer(one), json={"refresh_token": other["refresh_token"]})
+    assert answer.status_code == 422
+    for tokens in (one, other):
+        assert (await http.get("/me", headers=bearer(tokens))).status_code == 200
+    both = await http.post("/logout", headers=bearer(one), json={"refresh_token": one["refresh_token"]})
+    assert both.json()["ended"] is True
+
+
+async def test_no_scope_is_granted_that_nobody_registered(http: httpx2.AsyncClient, username: str) -> None:
+    """Asked for at sign-in it is not granted; asked for at a refresh it is more than was granted."""
+    await register(http, username)
+    tokens = await log_in(http, username, scope="admin rota:root")
+    assert tokens["scope"] == ""
+    fields = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    wider = await http.post("/token", data={**fields, "scope": "admin"})
+    assert (wider.status_code, wider.json()["error"]) == (400, "invalid_scope")
+    assert (await http.post("/token", data=fields)).status_code == 200
+
+
 async def test_tokens_are_not_interchangeable(http: httpx2.AsyncClient, username: str) -> None:
     """An access token does not refresh, a refresh token opens no door."""
     await register(http, username)

@@ -1,5 +1,6 @@
 """Each row of the refresh table, through the database: the answer, the family, the trail."""
 
+import asyncio
 from ipaddress import ip_address
 from uuid import UUID
 
@@ -199,7 +200,7 @@ async def test_refusals_of_an_ended_family_are_rolled_up(
     clock.time = clock.time.replace(second=5)
     issued = await person.sign_in()
     caller = await person.services.authentication.authenticate(issued.access_token)
-    await person.services.sessions.log_out(caller, client=client_at())
+    await person.services.sessions.log_out(caller, refresh_token=None, client=client_at())
     before = await family(sql, issued.session_id)
     for _ in range(50):
         with pytest.raises(RefreshTokenRejected):
@@ -313,6 +314,46 @@ async def test_a_lock_that_is_not_released_is_no_refusal(
     finally:
         await other.close()
     assert (await person.refresh(issued.refresh_token)).session_id == issued.session_id
+
+
+async def test_a_rotation_that_waited_is_dated_after_what_it_waited_for(
+    make_services: MakeServices, make_person: MakePerson, database_url: str, sql: asyncpg.Connection
+) -> None:
+    """The family's times never go back, whoever came first."""
+    person = await make_person(make_services())
+    issued = await person.sign_in()
+    other = await asyncpg.connect(database_url)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("UPDATE families SET label = 'x' WHERE id = $1", issued.session_id)
+    waiting = asyncio.create_task(person.refresh(issued.refresh_token))
+    await asyncio.sleep(0.1)
+    released = await other.fetchval("SELECT clock_timestamp()")
+    await transaction.commit()
+    await other.close()
+    await waiting
+    assert (await family(sql, issued.session_id))["rotated_at"] > released
+
+
+async def test_a_long_trail_does_not_keep_reuse_alive(
+    person: Person, sql: asyncpg.Connection, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other presenter's event cannot be found in time: the family ends all the same."""
+    from app.repositories import audit  # noqa: PLC0415 - for its limit
+
+    issued = await person.sign_in()
+    await person.refresh((await person.refresh(issued.refresh_token)).refresh_token)
+    await sql.execute(
+        "INSERT INTO audit_events (occurred_at, version, id, subject_id, action, outcome, actor_kind)"
+        " SELECT $2::timestamptz + n * interval '1 microsecond', 1, gen_random_uuid(), $1, 'login.failed', 'failure',"
+        " 'anonymous' FROM generate_series(1, 50000) AS n",
+        person.user.id,
+        clock.time,
+    )
+    monkeypatch.setattr(audit, "LOOKUP_MILLISECONDS", 1)
+    with pytest.raises(RefreshTokenRejected):
+        await person.refresh(issued.refresh_token)
+    assert (await family(sql, issued.session_id))["end_reason"] == "reuse"
 
 
 async def test_all_refusals_look_the_same(person: Person, sql: asyncpg.Connection, clock: MovableClock) -> None:

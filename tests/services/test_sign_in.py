@@ -1,5 +1,6 @@
 """Sign-in, its refusals, the session cap, password change, disabling."""
 
+import asyncio
 from datetime import timedelta
 
 import asyncpg
@@ -9,7 +10,6 @@ from passlib.context import CryptContext
 from app.domain.errors import (
     AccessTokenRejected,
     InvalidCredentials,
-    InvalidScope,
     PasswordRefused,
     RefreshTokenRejected,
     RegistrationClosed,
@@ -88,13 +88,15 @@ async def test_a_weak_hash_is_renewed_at_sign_in(person: Person, sql: asyncpg.Co
     await person.sign_in()
 
 
-async def test_scope_is_kept_and_checked(person: Person) -> None:
-    """What was asked for in the grammar of RFC 6749 is granted and survives a refresh."""
-    issued = await person.sign_in(scope="read write read")
-    assert issued.scope == "read write"
-    assert (await person.refresh(issued.refresh_token)).scope == "read write"
-    with pytest.raises(InvalidScope):
-        await person.sign_in(scope='bad"scope')
+async def test_a_weak_hash_is_renewed_once_by_many(person: Person, sql: asyncpg.Connection, events_of: Events) -> None:
+    """Eight right sign-ins at once find the weak hash: all get in, and nobody is recorded as a failure."""
+    weak = CryptContext(schemes=["argon2"], argon2__memory_cost=1024, argon2__time_cost=1).hash(PASSWORD)
+    await sql.execute("UPDATE users SET password_hash = $1 WHERE id = $2", weak, person.user.id)
+    issued = await asyncio.gather(*(person.sign_in() for _ in range(8)))
+    assert len({one.session_id for one in issued}) == 8
+    actions = [event["action"] for event in await events_of(person.user.id)]
+    assert actions.count("password.rehashed") == 1
+    assert "login.failed" not in actions
 
 
 async def test_the_oldest_session_is_evicted(
@@ -126,8 +128,8 @@ async def test_logout_reaches_the_access_token(person: Person, events_of: Events
     """After the logout both tokens are dead; a second logout changes nothing."""
     issued = await person.sign_in()
     caller = await person.services.authentication.authenticate(issued.access_token)
-    assert await person.services.sessions.log_out(caller, client=client_at())
-    assert not await person.services.sessions.log_out(caller, client=client_at())
+    assert await person.services.sessions.log_out(caller, refresh_token=None, client=client_at())
+    assert not await person.services.sessions.log_out(caller, refresh_token=None, client=client_at())
     with pytest.raises(AccessTokenRejected):
         await person.services.authentication.authenticate(issued.access_token)
     with pytest.raises(RefreshTokenRejected):
@@ -200,6 +202,38 @@ async def test_a_refused_password_change_changes_nothing(
         await person.services.password_change.change(caller, current=current, new=new, client=client_at())
     await person.refresh(other.refresh_token)
     await person.sign_in()
+
+
+async def test_a_session_that_ended_meanwhile_changes_no_password(person: Person) -> None:
+    """The caller was let in, then their session was ended, then the hashing was done: too late."""
+    thief, owner = await person.sign_in(), await person.sign_in()
+    caller = await person.services.authentication.authenticate(thief.access_token)
+    await person.services.sessions.log_out_with_refresh_token(thief.refresh_token, client=client_at())
+    with pytest.raises(AccessTokenRejected):
+        await person.services.password_change.change(
+            caller, current=PASSWORD, new="a new password altogether", client=client_at()
+        )
+    await person.refresh(owner.refresh_token)
+    await person.sign_in()
+
+
+async def test_whoever_ends_a_lapsed_session_writes_that_it_lapsed(
+    make_services: MakeServices, make_person: MakePerson, clock: MovableClock, events_of: Events
+) -> None:
+    """The limit that passed stays the reason, nobody is its actor, and it does not count as ended by the call."""
+    person = await make_person(make_services(clock, refresh_idle_seconds=100, session_max_seconds=1000))
+    lapsed, other = await person.sign_in(), await person.sign_in()
+    clock.advance(seconds=100)
+    mine = await person.services.authentication.authenticate((await person.sign_in()).access_token)
+    sessions = person.services.sessions
+    assert await sessions.log_out_with_refresh_token(lapsed.refresh_token, client=client_at()) == (
+        lapsed.session_id,
+        False,
+    )
+    assert await sessions.end_others(mine, client=client_at()) == 0
+    ends = [event for event in await events_of(person.user.id) if event["action"] == "session.ended"]
+    assert {event["family_id"] for event in ends} == {lapsed.session_id, other.session_id}
+    assert {(event["reason"], event["actor_kind"]) for event in ends} == {("idle_timeout", "system")}
 
 
 async def test_disable_and_enable(person: Person, clock: MovableClock) -> None:

@@ -141,7 +141,24 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds=seconds)
 
-    @rule(session=sessions, back=st.integers(0, 3), key=st.sampled_from([None, *KEYS]))
+    @rule(session=sessions, key=st.sampled_from([None, *KEYS]))
+    def present_the_live_token(self, session: Session, key: str | None) -> None:
+        self.present(session, 0, key)
+
+    @rule(session=sessions, key=st.sampled_from([None, *KEYS]))
+    def present_the_token_just_spent(self, session: Session, key: str | None) -> None:
+        self.present(session, 1, key)
+
+    @rule(session=sessions, back=st.integers(2, 3))
+    def present_an_older_token(self, session: Session, back: int) -> None:
+        self.present(session, back, None)
+
+    @rule(session=sessions, seconds=st.sampled_from([9.999999, 10, 999.999999, 1000]), back=st.integers(0, 1))
+    def present_after_a_while(self, session: Session, seconds: float, back: int) -> None:
+        self.present(session, 0, KEYS[0])
+        self.clock.advance(seconds=seconds)
+        self.present(session, back, None)
+
     def present(self, session: Session, back: int, key: str | None) -> None:
         """The owner, a retry, or a thief: the server cannot know, and the model does not care who it is."""
         generation = max(0, len(session.tokens) - 1 - back)
@@ -193,8 +210,8 @@ class Machine(RuleBasedStateMachine):
     def log_out(self, session: Session, back: int) -> None:
         token = session.tokens[max(0, len(session.tokens) - 1 - back)]
         _, ended = self.do(self.services.sessions.log_out_with_refresh_token(token, client=client_at()))
-        assert ended == (session.reason is None)
-        session.reason = session.reason or "logout"
+        assert ended == session.active(self.clock.time)
+        self.end(session, "logout")
 
     @rule(session=sessions)
     def change_password(self, session: Session) -> None:
@@ -236,7 +253,11 @@ class Machine(RuleBasedStateMachine):
     def end_all(self, account: Account, reason: str, keep: Session | None = None) -> None:
         for session in account.sessions:
             if session is not keep:
-                session.reason = session.reason or reason
+                self.end(session, reason)
+
+    def end(self, session: Session, reason: str) -> None:
+        """What has lapsed before is written down as lapsed, whoever writes it."""
+        session.reason = session.reason or session.lapsed(self.clock.time) or reason
 
     @invariant()
     def the_tables_say_the_same(self) -> None:
@@ -268,7 +289,7 @@ def test_against_the_model(server_url: str) -> None:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=25,
+                max_examples=30,
                 stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

@@ -1,4 +1,4 @@
-"""The small rules: names, agents, scopes, cursors, canonical JSON."""
+"""The small rules: names, agents, cursors, canonical JSON."""
 
 import json
 from datetime import UTC, datetime
@@ -12,7 +12,6 @@ from app.domain.canonical_json import encode, parse_strict
 from app.domain.clients import clean_user_agent
 from app.domain.errors import InputInvalid, UsernameRefused
 from app.domain.pages import Position, read_cursor, write_cursor
-from app.domain.scopes import canonical_scope
 from app.domain.users import username_key
 
 
@@ -57,25 +56,6 @@ def test_refused_names(name: str) -> None:
 def test_agents_are_cut_and_cleaned(raw: bytes | None, clean: str | None) -> None:
     """At most 512 bytes at whole characters, no control characters."""
     assert clean_user_agent(raw) == clean
-
-
-@pytest.mark.parametrize(
-    ("scope", "canonical"),
-    [
-        ("", ""),
-        ("read", "read"),
-        ("read write read", "read write"),
-        (" read", None),
-        ("read  write", None),
-        ('quo"te', None),
-        ("back\\slash", None),
-        ("\u00e9", None),
-        ("x" * 513, None),
-    ],
-)
-def test_scopes(scope: str, canonical: str | None) -> None:
-    """The grammar of RFC 6749 section 3.3."""
-    assert canonical_scope(scope) == canonical
 
 
 @given(st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC)), st.uuids())  # noqa: DTZ001 - bounds are naive there

@@ -1,0 +1,58 @@
+"""uvicorn's HTTP protocol with bounds on the request's head, which httptools would collect without end."""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES_MAXIMUM: Final = 65_536
+HEAD_SECONDS: Final = 10
+
+_END: Final = b"\r\n\r\n"
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Closes a connection whose request line and headers grow too long or come too slowly."""
+
+    _head_bytes = 0
+    _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            end = data.find(_END)  # what comes after it is body, and counted there
+            self._head_bytes += len(data) if end < 0 else end
+            if self._head_bytes > HEAD_BYTES_MAXIMUM:
+                self._refuse(_TOO_LARGE)
+                return
+            if self._deadline is None:
+                self._deadline = self.loop.call_later(HEAD_SECONDS, self._refuse, _TOO_SLOW)
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        self._forget_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, answer: bytes) -> None:
+        self._forget_deadline()
+        transport: Any = self.transport
+        if not transport.is_closing():
+            transport.write(answer)
+            transport.close()
