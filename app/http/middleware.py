@@ -28,6 +28,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         request_id: UUID = uuid7()
+        shown = str(request_id)
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
@@ -36,13 +37,13 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = str(request_id)
+                headers["X-Request-ID"] = shown
                 headers["X-Content-Type-Options"] = "nosniff"
                 # Nearly every answer holds a token or somebody's data; those that may be kept say so themselves.
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        structlog.contextvars.bind_contextvars(request_id=str(request_id))  # of this request's task only
+        structlog.contextvars.bind_contextvars(request_id=shown)  # of this request's task only
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import traceback
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,11 +21,16 @@ _ROOT: Final = Path(__file__).parents[2]
 def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Blank what is named like a secret or looks like one of our tokens."""
     for name, value in line.items():
-        if _SECRET_NAME.search(name):
+        if _is_secret(name):
             line[name] = "[redacted]"
         elif isinstance(value, str) and ("rota_rt_" in value or "eyJ" in value):
             line[name] = _SECRET_TEXT.sub("[redacted]", value)
     return line
+
+
+@lru_cache(maxsize=256)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def configure_logs(form: Literal["json", "console"]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -235,16 +236,16 @@ async def test_no_bytes_break_a_route(http: httpx2.AsyncClient, path: str, kind:
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_a_defect_says_nothing(
-    app: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_defect_says_nothing(app: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected error is a 500 with the request id; neither answer nor log has its message."""
 
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError(CANARY)
 
     monkeypatch.setattr(type(app.state.container.refresh), "rotate", broken)
-    answer = await http.post("/refresh", json={"refresh_token": "x"})
+    with structlog.testing.capture_logs() as lines:
+        answer = await http.post("/refresh", json={"refresh_token": "x"})
     assert_problem(answer, 500)
-    logged = capsys.readouterr()
-    assert CANARY not in logged.err + logged.out
+    (line,) = lines
+    assert (line["event"], line["error"]) == ("request.broke", ["builtins.RuntimeError"])
+    assert CANARY not in str(line)

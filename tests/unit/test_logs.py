@@ -1,11 +1,20 @@
 """Log lines: one a line, nothing secret."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from app.observability.logs import configure_logs, describe_failure, get_logger, redact
+
+
+@pytest.fixture(autouse=True)
+def _restore_logs() -> Iterator[None]:
+    """What a test has sent to its own captured stream goes back to the common one, when that is there again."""
+    yield
+    configure_logs("json")
+
 
 TOKEN = "rota_rt_" + "A" * 104
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"
