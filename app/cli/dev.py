@@ -108,7 +108,7 @@ def _say_hello(url: str, admin_password: Path, new_password: str | None) -> None
     if not admin_password.exists():
         password = 'password="$ADMIN_PASSWORD"'  # noqa: S105 - for the reader to fill in: we did not make this admin
     if new_password:
-        typer.echo(f"First admin: {ADMIN}, password {new_password} (kept in {admin_password}, shown only now)\n")
+        typer.echo(f"First admin: {ADMIN}, password {new_password} (kept in {admin_password}; not shown again)\n")
     typer.echo(f"Rota is at {url}, its API docs at {url}/docs\n")
     typer.echo("Log in, refresh, log out:\n")
     typer.echo(f"{fetch}/token -d username={ADMIN} --data-urlencode {password} {keep}")

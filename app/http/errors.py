@@ -25,6 +25,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
+    How an error is answered.
+
     Args:
         oauth: The `error` of RFC 6749 section 5.2 or RFC 6750 section 3.1, where the error has one.
         challenge: Whether `WWW-Authenticate` goes with it (RFC 6750 section 3).

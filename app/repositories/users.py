@@ -64,6 +64,8 @@ class UserRepository:
 
     async def add(self, user: User) -> None:
         """
+        Store a new user.
+
         Raises:
             UsernameTaken: another user has this name in its canonical form.
         """

@@ -81,6 +81,8 @@ class Housekeeping:
 
     async def check_writable(self) -> None:
         """
+        Say so if changes cannot be made now.
+
         Raises:
             Unavailable: the database does not answer, or does not take writes.
         """

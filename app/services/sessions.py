@@ -129,7 +129,8 @@ class Sessions:
         Raises:
             InputInvalid: the refresh token beside it is of another session; nothing is guessed and none is ended.
         """
-        if refresh_token is not None and self._pairs.read(refresh_token).family_id != caller.session_id:
+        beside = self._pairs.find(refresh_token) if refresh_token else None
+        if beside is not None and beside.family_id != caller.session_id:
             raise InputInvalid("The access token and the refresh token are of different sessions.")
         return await self.end(
             caller.user_id,

@@ -50,12 +50,18 @@ class TokenPairs:
             scope=grant.scope,
         )
 
+    def find(self, presented: str) -> RefreshToken | None:
+        """What a token says, or `None` if no server with these keys has made it; the database is not asked."""
+        return refresh_token.parse(presented, self.keyring.token_keys)
+
     def read(self, presented: str) -> RefreshToken:
         """
+        What a token says.
+
         Raises:
-            RefreshTokenRejected: no server with these keys has made this; the database was not asked.
+            RefreshTokenRejected: no server with these keys has made this.
         """
-        token = refresh_token.parse(presented, self.keyring.token_keys)
+        token = self.find(presented)
         if token is None:
             log.info("refresh.noise")
             raise RefreshTokenRejected(why="noise")

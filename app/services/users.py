@@ -73,6 +73,8 @@ class Users:
 
     async def get(self, user_id: UUID) -> User:
         """
+        One user.
+
         Raises:
             UserNotFound: there is none.
         """
