@@ -10,7 +10,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from app.models import Base
-from app.repositories.engine import make_engine
+from app.repositories.engine import make_migration_engine
 from app.settings import SettingsInvalid, load_settings
 
 # Partitions of the trail are made by the database's own function, not by models.
@@ -64,7 +64,7 @@ def _url_from_settings() -> str:
 
 async def run_online() -> None:
     url = given_url or _url_from_settings()
-    engine = make_engine(url, pool_size=1, application_name="rota-migrate", migrates=True)
+    engine = make_migration_engine(url)
     try:
         async with engine.connect() as db:
             await db.run_sync(run_on)

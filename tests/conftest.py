@@ -29,6 +29,8 @@ from app.domain.clock import Clock
 from app.domain.users import Role, User
 from app.main import create_app
 from app.observability.logs import configure_logs
+from app.repositories.engine import APP, MAINTENANCE
+from app.repositories.logins import make_login
 from app.services.tokens import IssuedTokens
 from app.settings import Settings
 from tests import postgresql
@@ -80,24 +82,68 @@ def server_url() -> Iterator[str]:
         yield url
 
 
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+
 @pytest_asyncio.fixture(scope="session")
-async def database_url(server_url: str) -> str:
-    url = await postgresql.make_database(server_url, f"rota_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+async def template_url(server_url: str) -> str:
+    """A migrated database that nobody uses, for copies; its URL is of a login that may do anything."""
+    url = await postgresql.make_database(server_url, f"rota_template_{WORKER}")
     await asyncio.to_thread(upgrade_schema, url)
     return url
 
 
 @pytest_asyncio.fixture(scope="session")
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def owner_url(server_url: str, template_url: str) -> str:
+    """The tests' common database, by a login that may do anything."""
+    return await postgresql.make_database(server_url, f"rota_test_{WORKER}", template=f"rota_template_{WORKER}")
+
+
+@pytest_asyncio.fixture(scope="session")
+async def database_url(owner_url: str) -> str:
+    """The same by a login that may only act as the server: what the product gets."""
+    return await make_login(owner_url, "rota_test", role=APP, password="rota_test")
+
+
+@pytest_asyncio.fixture(scope="session")
+async def sql(owner_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection for looking behind the product's back."""
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(owner_url)
+    yield connection
+    await connection.close()
+
+
+@dataclass(frozen=True)
+class OwnDatabase:
+    """A migrated database of one test, by the logins that there are."""
+
+    owner: str
+    app: str
+    maintenance: str
+
+
+@pytest_asyncio.fixture
+async def own(server_url: str, template_url: str) -> OwnDatabase:
+    """For tests that must be alone: the sealed tree is one for the whole database."""
+    url = await postgresql.make_database(server_url, f"rota_own_{WORKER}", template=f"rota_template_{WORKER}")
+    return OwnDatabase(
+        owner=url,
+        app=await make_login(url, "rota_test", role=APP, password="rota_test"),
+        maintenance=await make_login(url, "rota_test_maintenance", role=MAINTENANCE, password="rota_test"),
+    )
+
+
+@pytest_asyncio.fixture
+async def own_sql(own: OwnDatabase) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(own.owner)
     yield connection
     await connection.close()
 
 
 @pytest_asyncio.fixture
 async def empty_database(sql: asyncpg.Connection) -> None:
-    await sql.execute("TRUNCATE users, families, refusals, audit_events, job_cursors")
+    """Nobody but the test; the trail stays, since nobody can empty it."""
+    await sql.execute("TRUNCATE users, families, refusals, login_failures, job_cursors")
 
 
 MakeServices = Callable[..., Container]

@@ -54,12 +54,12 @@ def server() -> Iterator[str]:
             yield url
 
 
-async def make_database(server_url: str, name: str) -> str:
-    """An empty database of that name, in place of one that may be there; its URL."""
+async def make_database(server_url: str, name: str, *, template: str = "template1") -> str:
+    """A database of that name, empty or a copy, in place of one that may be there; its URL."""
     connection = await asyncpg.connect(server_url)
     try:
         await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     finally:
         await connection.close()
     before, _, after = server_url.partition("?")

@@ -23,6 +23,8 @@ from app.container import Container
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.users import Role
 from app.observability.logs import configure_logs
+from app.repositories.engine import APP
+from app.repositories.logins import make_login
 from app.settings import Settings, load_settings
 
 ADMIN: Final = "admin"
@@ -42,11 +44,14 @@ def dev(
         os.environ["ROTA_SECRETS"] = _kept(data_dir / "secrets")
     given = {"ROTA_DATABASE_URL", "ROTA_DATABASE_URL_FILE"} & os.environ.keys()
     database = nullcontext() if given else _embedded(data_dir / "postgresql")
-    with database, _listening(port) as server_socket:
+    with database as embedded_url, _listening(port) as server_socket:
         url = _url(server_socket)
         os.environ.setdefault("ROTA_ISSUER", url)
         settings = load_settings()
-        upgrade_schema(settings.database_url.get_secret_value())
+        upgrade_schema(embedded_url or settings.database_url.get_secret_value())
+        if embedded_url:  # the server is not the database's superuser, here neither
+            os.environ["ROTA_DATABASE_URL"] = asyncio.run(make_login(embedded_url, "rota_server", role=APP))
+            settings = load_settings()
         admin_password = data_dir / f"admin-password{_suffix(settings) if given else ''}"
         if password := asyncio.run(_first_admin()):
             _write_private(admin_password, password)
@@ -59,11 +64,11 @@ def dev(
 
 
 @contextmanager
-def _embedded(data_dir: Path) -> Iterator[None]:
+def _embedded(data_dir: Path) -> Iterator[str]:
     with embedded_postgresql(data_dir) as url:
         os.environ["ROTA_DATABASE_URL"] = url
         try:
-            yield
+            yield url
         finally:
             del os.environ["ROTA_DATABASE_URL"]
 

@@ -22,6 +22,16 @@ class AuditEventRow(Base):
         Index("ix_audit_events_seal", "epoch", "xact_id", "seq"),
         # Browsing everything by time.
         Index("ix_audit_events_time", "occurred_at", "id"),
+        # Everything from one address; the only index besides the first three that a refresh writes.
+        Index("ix_audit_events_ip", "ip", "occurred_at"),
+        # One action. Refreshes are nearly everything, so browsing by time finds them.
+        Index(
+            "ix_audit_events_action", "action", "occurred_at", postgresql_where=text("action <> 'session.refreshed'")
+        ),
+        # All that failed.
+        Index("ix_audit_events_failure", "occurred_at", postgresql_where=text("outcome = 'failure'")),
+        # What somebody did to others; what they did for themselves is in their own trail.
+        Index("ix_audit_events_actor", "actor_id", "occurred_at", postgresql_where=text("actor_id <> subject_id")),
         CheckConstraint(one_of("outcome", Outcome), name="outcome"),
         CheckConstraint(one_of("actor_kind", ActorKind), name="actor_kind"),
         CheckConstraint(f"octet_length(user_agent) <= {USER_AGENT_BYTES}", name="user_agent_length"),

@@ -22,3 +22,4 @@ class UserRow(Base):
     disabled_at: Mapped[Moment | None]
     created_at: Mapped[Moment]
     password_changed_at: Mapped[Moment]
+    erased_at: Mapped[Moment | None]  # a pseudonym since then: the row says nothing of the person any more

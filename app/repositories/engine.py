@@ -8,6 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 POOL_WAIT_SECONDS: Final = 5
 CONNECT_SECONDS: Final = 5
+# The database's roles. The login that a URL names must be a member of what it is to act as.
+APP: Final = "rota_app"
+MAINTENANCE: Final = "rota_maintenance"
+OWNER: Final = "rota_owner"
+
 ANSWER_SECONDS: Final = 10  # beyond the server's own limit, for a server that is gone without a word
 
 # An open transaction of ours would hold back the trail's sealing and the pruning of dead rows, so none may idle.
@@ -24,15 +29,26 @@ SERVER_SETTINGS: Final = {
 MIGRATION_SETTINGS: Final = {"lock_timeout": "1000", "statement_timeout": "0", "timezone": "UTC"}
 
 
-def make_engine(url: str, *, pool_size: int, application_name: str = "rota", migrates: bool = False) -> AsyncEngine:
+def make_engine(url: str, *, pool_size: int, role: str = APP, application_name: str = "rota") -> AsyncEngine:
     """
     An engine on asyncpg that opens at most `pool_size` connections.
 
     Args:
         url: `postgresql://…`; libpq's `sslmode` is understood.
+        role: What its connections act as, whatever the login may do besides.
     """
+    return _make(url, SERVER_SETTINGS | {"role": role}, pool_size, application_name, ANSWER_SECONDS)
+
+
+def make_migration_engine(url: str) -> AsyncEngine:
+    """An engine for a migration: it acts as the login, and waits as long as its own work takes."""
+    return _make(url, MIGRATION_SETTINGS, 1, "rota-migrate", None)
+
+
+def _make(
+    url: str, settings: dict[str, str], pool_size: int, application_name: str, answer_seconds: float | None
+) -> AsyncEngine:
     target, tls = _split(url)
-    settings = MIGRATION_SETTINGS if migrates else SERVER_SETTINGS
     engine = create_async_engine(
         target,
         pool_size=pool_size,
@@ -41,7 +57,7 @@ def make_engine(url: str, *, pool_size: int, application_name: str = "rota", mig
         hide_parameters=True,
         connect_args={
             "timeout": CONNECT_SECONDS,
-            "command_timeout": None if migrates else ANSWER_SECONDS,
+            "command_timeout": answer_seconds,
             "server_settings": {**settings, "application_name": application_name},
             **tls,
         },
