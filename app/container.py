@@ -1,24 +1,31 @@
 """Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from uuid_utils.compat import uuid7
 
+from app.domain.checkpoints import Malformed
 from app.domain.clock import Clock
 from app.repositories.database import Database
-from app.repositories.engine import make_engine
+from app.repositories.engine import MAINTENANCE, make_engine
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
 from app.security.keys import KeyIdsCollide, Keyring
+from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
 from app.services.authentication import Authentication
+from app.services.exports import Exports
 from app.services.housekeeping import Housekeeping
 from app.services.password_change import PasswordChange
+from app.services.publishing import Publishing
 from app.services.refresh import Refresh
+from app.services.sealing import Sealing
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
+from app.services.sinks import DirectorySink
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
 from app.services.users import Users
@@ -32,6 +39,7 @@ class Container:
     settings: Settings
     clock: Clock
     database: Database
+    maintenance: Database  # acts as the maintenance role; without a URL of its own, by the server's login
     hasher: PasswordHasher
     signing_keys: SigningKeys
     authentication: Authentication
@@ -42,6 +50,9 @@ class Container:
     password_change: PasswordChange
     trail: Trail
     housekeeping: Housekeeping
+    exports: Exports
+    sealing: Sealing
+    publishing: Publishing | None  # `None` where no signing key is set: the tree grows, and nothing is signed
 
     @classmethod
     def build(cls, settings: Settings, clock: Clock | None = None) -> Self:
@@ -62,6 +73,7 @@ class Container:
         lifetimes = settings.lifetimes
         url = settings.database_url.get_secret_value()
         size = settings.database_pool_size
+        maintenance_url = settings.maintenance_database_url.get_secret_value()
         database = Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2)
         hasher = PasswordHasher()
         signing_keys = SigningKeys(secrets)
@@ -78,6 +90,9 @@ class Container:
             settings=settings,
             clock=clock,
             database=database,
+            maintenance=Database(
+                make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
+            ),
             hasher=hasher,
             signing_keys=signing_keys,
             authentication=Authentication(access_tokens, rotations, clock),
@@ -88,8 +103,22 @@ class Container:
             password_change=PasswordChange(database, hasher),
             trail=Trail(database),
             housekeeping=Housekeeping(database),
+            exports=Exports(database),
+            sealing=Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin)),
+            publishing=_publishing(settings, database),
         )
 
     async def close(self) -> None:
         self.hasher.close()
         await self.database.close()
+        await self.maintenance.close()
+
+
+def _publishing(settings: Settings, database: Database) -> Publishing | None:
+    key = settings.audit_signing_key.get_secret_value()
+    if not key:
+        return None
+    try:
+        return Publishing(database, NoteSigner(key), DirectorySink(Path(settings.audit_sink)))
+    except Malformed:
+        raise SettingsInvalid("ROTA_AUDIT_SIGNING_KEY is not a key made by `rota audit new-key`") from None

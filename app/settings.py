@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.domain.checkpoints import is_origin
 from app.domain.families import Lifetimes
 
 PREFIX: Final = "ROTA_"
@@ -47,12 +48,20 @@ class Settings(BaseSettings):
     refresh_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 3_600
     max_sessions_per_user: Annotated[int, Field(ge=0, le=10_000)] = 25
     registration: Literal["closed", "open"] = "closed"
+    maintenance_database_url: SecretStr = SecretStr("")
+    audit_origin: Annotated[str, Field(max_length=200)] = ""
+    audit_signing_key: SecretStr = SecretStr("")
+    audit_sink: str = ""
+    audit_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    audit_legal_hold: bool = False
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
 
-    @field_validator("database_url")
+    @field_validator("database_url", "maintenance_database_url")
     @classmethod
-    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+    def _is_postgresql(cls, value: SecretStr, given: ValidationInfo) -> SecretStr:
+        if given.field_name != "database_url" and not value.get_secret_value():
+            return value
         scheme = value.get_secret_value().partition("://")[0]
         if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
             raise ValueError("must be a postgresql:// URL")
@@ -60,6 +69,19 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError(f"the URL's parameters may be {', '.join(sorted(_URL_PARAMETERS))}")
         return value
+
+    @field_validator("audit_origin")
+    @classmethod
+    def _names_a_log(cls, value: str) -> str:
+        if value and not is_origin(value):
+            raise ValueError("must be a name without spaces and plus signs, such as example.com/rota")
+        return value
+
+    @model_validator(mode="after")
+    def _signs_for_somebody(self) -> Self:
+        if bool(self.audit_signing_key.get_secret_value()) != bool(self.audit_sink):
+            raise ValueError(f"{PREFIX}AUDIT_SIGNING_KEY and {PREFIX}AUDIT_SINK belong together; set both or none")
+        return self
 
     @model_validator(mode="after")
     def _secrets_are_strong(self) -> Self:
@@ -75,6 +97,11 @@ class Settings(BaseSettings):
         """The secrets, newest first; empty when none is set."""
         text = self.secrets.get_secret_value()
         return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
+
+    @property
+    def log_origin(self) -> str:
+        """The sealed log's name: as set, else after the issuer."""
+        return self.audit_origin or f"{self.issuer.partition('://')[2] or self.issuer}/audit".replace("//", "/")
 
     @property
     def lifetimes(self) -> Lifetimes:
@@ -98,7 +125,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings
 
 
-_SECRET_FIELDS: Final = ("database_url", "secrets")
+_SECRET_FIELDS: Final = ("database_url", "maintenance_database_url", "secrets", "audit_signing_key")
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import dev, serve, users
+from app.cli import audit, dev, serve, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -13,11 +13,24 @@ cli = typer.Typer(name="rota", no_args_is_help=True, add_completion=False, prett
 cli.command("dev")(dev.dev)
 cli.command("serve")(serve.serve)
 cli.add_typer(users.commands, name="users")
+cli.add_typer(audit.commands, name="audit")
 
 
 @cli.callback()
 def rota() -> None:
     """Rota: sessions as refresh-token families in PostgreSQL."""
+
+
+# By code: the classes stand beside their services, which commands without a database do not load.
+_EXITS = {
+    "history_refused": Exit.CHECK_FAILED,
+    "stored_state_invalid": Exit.CHECK_FAILED,
+    "sink_unavailable": Exit.TRY_AGAIN,
+    "nothing_signed": Exit.TRY_AGAIN,
+    "event_not_sealed": Exit.TRY_AGAIN,
+    "nothing_there": Exit.NOT_FOUND,
+    "event_not_found": Exit.NOT_FOUND,
+}
 
 
 def main() -> None:
@@ -31,7 +44,8 @@ def main() -> None:
     except Unavailable as error:
         _leave(f"{error.message} ({error.why})", Exit.TRY_AGAIN)
     except RotaError as error:
-        _leave(error.message, Exit.REFUSED)
+        why = f" ({error.why})" if error.why else ""
+        _leave(f"{error.message}{why}", _EXITS.get(error.code, Exit.REFUSED))
 
 
 def _leave(message: str, code: Exit) -> None:

@@ -19,12 +19,9 @@ from app.cli.embedded import embedded_postgresql
 from app.cli.exits import Exit
 from app.cli.schema import upgrade_schema
 from app.cli.serve import SERVER, bind
-from app.container import Container
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.users import Role
 from app.observability.logs import configure_logs
-from app.repositories.engine import APP
-from app.repositories.logins import make_login
 from app.settings import Settings, load_settings
 
 ADMIN: Final = "admin"
@@ -35,6 +32,9 @@ def dev(
     data_dir: Annotated[Path, typer.Option(help="Where the embedded database and its secrets live")] = Path(".rota"),
 ) -> None:
     """Start Rota for development: embedded PostgreSQL, migrations, a first admin, the server."""
+    from app.repositories.engine import APP  # noqa: PLC0415 - other commands do without the database's libraries
+    from app.repositories.logins import make_login  # noqa: PLC0415 - likewise
+
     configure_logs("console")
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _leave)  # so that the embedded server is stopped too
@@ -88,6 +88,8 @@ def _listening(port: int | None) -> Iterator[socket.socket]:
 
 async def _first_admin() -> str | None:
     """Create the first administrator if there is none; the password, or `None` if there was one."""
+    from app.container import Container  # noqa: PLC0415 - likewise
+
     container = Container.build(load_settings())
     try:
         if await container.users.has_admin():

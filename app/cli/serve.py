@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 import typer
 import uvicorn
 
-from app.container import Container
 from app.observability.logs import configure_logs
 from app.settings import load_settings
 
@@ -30,6 +29,8 @@ def serve(
     workers: Annotated[int, typer.Option(help="Server processes", min=1, max=64)] = 1,
 ) -> None:
     """Serve the API. Needs ROTA_DATABASE_URL (migrated) and ROTA_SECRETS."""
+    from app.container import Container  # noqa: PLC0415 - other commands do without the database's libraries
+
     settings = load_settings()
     Container.build(settings).hasher.close()  # what is wrong with the settings is said here, once, not by each worker
     configure_logs("json")

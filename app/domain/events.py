@@ -1,4 +1,4 @@
-"""The trail's vocabulary: a closed list of actions, and the shape of one event."""
+"""The actions of the trail, and the shape of one event. What each means and holds is in `vocabulary.py`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,9 +33,20 @@ class Action(StrEnum):
     REFRESH_REFUSED = "refresh.refused"
     REFRESH_FORGED = "refresh.forged"
     REFRESH_REUSED = "refresh.reused"
+    SUBJECT_ERASED = "subject.erased"
+    AUDIT_QUERIED = "audit.queried"
+    AUDIT_EXPORTED = "audit.exported"
+    AUDIT_HEARTBEAT = "audit.heartbeat"
+    AUDIT_ALARM = "audit.alarm"
+    AUDIT_EPOCH_OPENED = "audit.epoch_opened"
+    AUDIT_RETENTION = "audit.retention"
+    SERVER_STARTED = "server.started"
+    SERVER_STOPPED = "server.stopped"
 
 
 EVENT_VERSION: Final = 1
+NAME_BYTES: Final = 64  # of an action or a reason
+DETAIL_BYTES: Final = 16_384
 
 
 class Outcome(StrEnum):

@@ -10,34 +10,55 @@ from typing import Final
 from app.container import Container
 from app.domain.errors import Unavailable
 from app.observability.logs import describe_failure, get_logger
-from app.services.housekeeping import Housekeeping
+from app.services.publishing import HistoryRefused, SinkUnavailable
 
 log = get_logger()
 
 
+REFUSED_SECONDS: Final = 9  # between two attempts to publish what was refused
 PAUSE_SECONDS: Final = 1  # between batches: no job is in a hurry, and all share the database with refreshes
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`work` does one bounded batch and says whether there is more to do."""
+    """`work` does one bounded batch and says whether there is more to do, which begins after `pause_seconds`."""
 
     name: str
     every_seconds: float
-    work: Callable[[Housekeeping], Awaitable[bool]]
+    work: Callable[[Container], Awaitable[bool]]
+    pause_seconds: float = PAUSE_SECONDS
+
+
+async def _publish(services: Container) -> bool:
+    """A refusal is an incident for the operator, not the end of the job: it is said again until it is resolved."""
+    if services.publishing is not None:
+        try:
+            await services.publishing.publish()
+        except (HistoryRefused, SinkUnavailable) as refused:
+            log.error("audit.not_published", code=refused.code, message=refused.message, why=refused.why)
+            await asyncio.sleep(REFUSED_SECONDS)
+    return False
+
+
+async def _beat(services: Container) -> bool:
+    return await services.publishing.beat() if services.publishing else False
 
 
 JOBS: Final = (
-    Job("expiry", 30, Housekeeping.end_lapsed_sessions),
-    Job("refusals", 30, Housekeeping.sum_up_refusals),
-    Job("partitions", 3600, Housekeeping.make_partitions),
+    Job("expiry", 30, lambda services: services.housekeeping.end_lapsed_sessions()),
+    Job("refusals", 30, lambda services: services.housekeeping.sum_up_refusals()),
+    Job("partitions", 3600, lambda services: services.housekeeping.make_partitions()),
+    Job("audit.seal", 0.5, lambda services: services.sealing.seal(), pause_seconds=0),
+    Job("audit.publish", 1, _publish),
+    Job("audit.heartbeat", 60, _beat),
+    Job("audit.watch", 10, lambda services: services.sealing.watch()),
 )
 
 
 @asynccontextmanager
 async def running_jobs(container: Container) -> AsyncIterator[None]:
     """Run all jobs while the body runs."""
-    tasks = [asyncio.create_task(_run(job, container.housekeeping), name=f"job {job.name}") for job in JOBS]
+    tasks = [asyncio.create_task(_run(job, container), name=f"job {job.name}") for job in JOBS]
     try:
         yield
     finally:
@@ -46,14 +67,14 @@ async def running_jobs(container: Container) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _run(job: Job, housekeeping: Housekeeping) -> None:
+async def _run(job: Job, services: Container) -> None:
     while True:
         more = False
         try:
-            more = await job.work(housekeeping)
+            more = await job.work(services)
         except Unavailable as error:
             log.warning("job.delayed", job=job.name, why=error.why)
         except Exception as error:  # noqa: BLE001 - one bad batch must not end the job for good
             log.error("job.broke", job=job.name, **describe_failure(error))
         # Processes that started together shall not come together.
-        await asyncio.sleep((PAUSE_SECONDS if more else job.every_seconds) * random.uniform(0.8, 1.2))  # noqa: S311
+        await asyncio.sleep((job.pause_seconds if more else job.every_seconds) * random.uniform(0.8, 1.2))  # noqa: S311

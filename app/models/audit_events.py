@@ -2,7 +2,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, PrimaryKeyC
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain.clients import USER_AGENT_BYTES
-from app.domain.events import ActorKind, Outcome
+from app.domain.events import DETAIL_BYTES, NAME_BYTES, ActorKind, Outcome
 from app.models.base import Address, Base, Bytes, Id, Moment, Small, Words, Xid, one_of
 
 
@@ -34,6 +34,11 @@ class AuditEventRow(Base):
         Index("ix_audit_events_actor", "actor_id", "occurred_at", postgresql_where=text("actor_id <> subject_id")),
         CheckConstraint(one_of("outcome", Outcome), name="outcome"),
         CheckConstraint(one_of("actor_kind", ActorKind), name="actor_kind"),
+        CheckConstraint(
+            f"octet_length(action) <= {NAME_BYTES} AND coalesce(octet_length(reason), 0) <= {NAME_BYTES} "
+            f"AND coalesce(octet_length(detail), 0) <= {DETAIL_BYTES}",
+            name="sizes",
+        ),
         CheckConstraint(f"octet_length(user_agent) <= {USER_AGENT_BYTES}", name="user_agent_length"),
         {"postgresql_partition_by": "RANGE (occurred_at)"},
     )

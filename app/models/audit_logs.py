@@ -8,7 +8,8 @@ class AuditLogRow(Base):
     """
     One incarnation of the sealed log: the tree's head, and how far the sealer has come.
 
-    `edge` holds the right edge, one item a level: the hashes of that level's unfinished tile, 32 bytes each.
+    `edge` holds the right edge, one item a level: the hashes of that level's unfinished tile, 32 bytes each. `opening`
+    is the first entry of a further incarnation, which is no event.
     """
 
     __tablename__ = "audit_logs"
@@ -20,6 +21,7 @@ class AuditLogRow(Base):
 
     epoch: Mapped[Small] = mapped_column(primary_key=True, autoincrement=False)
     origin: Mapped[Words]
+    opening: Mapped[Words | None]
     tree_size: Mapped[int] = mapped_column(BigInteger)
     root: Mapped[Bytes]
     edge: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary))

@@ -4,14 +4,16 @@ from typing import Any, Final
 from uuid import UUID
 
 import uuid_utils.compat
-from sqlalchemy import func, insert, select, text, tuple_
+from sqlalchemy import ColumnElement, func, insert, select, text, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.canonical_json import encode
 from app.domain.clients import IpAddress
+from app.domain.entries import SealedFields
 from app.domain.events import EVENT_VERSION, NO_CLIENT, Action, Event
 from app.domain.pages import Position
+from app.domain.vocabulary import check
 from app.models import AuditEventRow
 
 
@@ -64,7 +66,14 @@ class AuditRepository:
         self._db = db
 
     async def add(self, *events: Event, at: datetime) -> None:
-        """Append in the transaction of the change that the events tell of."""
+        """
+        Append in the transaction of the change that the events tell of.
+
+        Raises:
+            ValueError: an event that the vocabulary does not know.
+        """
+        for event in events:
+            check(event)
         if events:
             await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
 
@@ -101,10 +110,39 @@ class AuditRepository:
         newest_first = found.order_by(AuditEventRow.occurred_at.desc(), AuditEventRow.id.desc())
         return [StoredEvent(**row._asdict()) for row in await self._db.execute(newest_first.limit(limit))]
 
+    async def list_between(
+        self, since: datetime | None, until: datetime | None, *, after: Position | None, limit: int
+    ) -> list[SealedFields]:
+        """Everything of a time range, oldest first, after a position. Served by the index on times."""
+        found = select(*_SEALED_FIELDS).where(*_between(since, until))
+        if after is not None:
+            found = found.where(tuple_(AuditEventRow.occurred_at, AuditEventRow.id) > (after.at, after.id))
+        oldest_first = found.order_by(AuditEventRow.occurred_at, AuditEventRow.id).limit(limit)
+        return [SealedFields._make(row) for row in await self._db.execute(oldest_first)]
+
+    async def find_newest_time(self) -> datetime | None:
+        """When the newest event happened. Served by the index on times."""
+        newest = select(AuditEventRow.occurred_at).order_by(AuditEventRow.occurred_at.desc()).limit(1)
+        return (await self._db.execute(newest)).scalar_one_or_none()
+
     async def make_partitions(self, until: datetime) -> int:
         """Make the months' partitions up to that time; how many were missing."""
         made: int = (await self._db.execute(select(func.audit_make_partitions(until)))).scalar_one()
         return made
+
+
+_SEALED_FIELDS = tuple(
+    func.host(AuditEventRow.ip) if name == "ip" else getattr(AuditEventRow, name) for name in SealedFields._fields
+)
+
+
+def _between(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    conditions = []
+    if since is not None:
+        conditions.append(AuditEventRow.occurred_at >= since)
+    if until is not None:
+        conditions.append(AuditEventRow.occurred_at <= until)
+    return conditions
 
 
 def _values(event: Event, at: datetime) -> dict[str, Any]:

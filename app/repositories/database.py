@@ -21,6 +21,7 @@ from app.repositories.families import FamilyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.refusals import RefusalRepository
+from app.repositories.seals import SealRepository
 from app.repositories.users import UserRepository
 
 CLOSE_SECONDS: Final = 5
@@ -85,6 +86,7 @@ class UnitOfWork:
     refusals: RefusalRepository
     audit: AuditRepository
     jobs: JobRepository
+    seals: SealRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -107,6 +109,7 @@ class UnitOfWork:
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)
+        self.seals = SealRepository(self._db)
         return self
 
     async def __aexit__(

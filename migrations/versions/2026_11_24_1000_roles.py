@@ -211,6 +211,14 @@ END
 $body$
 """
 
+# An entry of the tree has at most 64 KiB, and whoever may add events could make one too large to be sealed.
+SIZES = """
+ALTER TABLE audit_events ADD CONSTRAINT ck_audit_events_sizes CHECK (
+  octet_length(action) <= 64 AND coalesce(octet_length(reason), 0) <= 64 AND coalesce(octet_length(detail), 0) <= 16384
+) NOT VALID;
+ALTER TABLE audit_events VALIDATE CONSTRAINT ck_audit_events_sizes
+"""
+
 GRANTS = """
 GRANT SELECT, INSERT, UPDATE ON users, families, job_cursors TO rota_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON refusals TO rota_app;
@@ -224,6 +232,7 @@ FORMER_MAKE_PARTITIONS = MAKE_PARTITIONS.replace("      PERFORM audit_protect(pa
 )
 
 BACK = """
+ALTER TABLE audit_events DROP CONSTRAINT ck_audit_events_sizes;
 DROP TRIGGER audit_no_delete ON audit_events;
 DROP TRIGGER audit_no_update ON audit_events;
 DROP TRIGGER audit_no_truncate ON audit_events;
@@ -251,7 +260,7 @@ DROP OWNED BY rota_maintenance, rota_app, rota_owner
 def upgrade() -> None:
     for statements in (ROLES, STATISTICS, OWNED, REFUSE, ALLOW_ERASURE, PROTECT, MAKE_PARTITIONS, HORIZON_HOLDERS):
         op.execute(statements)
-    for statements in (OF_THE_OWNER, PROTECT_ALL, GRANTS):
+    for statements in (OF_THE_OWNER, PROTECT_ALL, SIZES, GRANTS):
         _each(statements)
 
 

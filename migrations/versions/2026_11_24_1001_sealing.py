@@ -26,14 +26,16 @@ TABLES = ("audit_logs", *INSERT_ONLY, "audit_salts")
 # The next incarnation of the log. The lock on the trail waits for writers under way, so that none of theirs comes
 # under the former number afterwards.
 OPEN_EPOCH = """
-CREATE FUNCTION audit_open_epoch(next_epoch smallint, next_origin text) RETURNS void LANGUAGE plpgsql AS $body$
+CREATE FUNCTION audit_open_epoch(next_epoch smallint, next_origin text, first_entry text, first_leaf bytea)
+RETURNS void LANGUAGE plpgsql AS $body$
 BEGIN
   IF next_epoch <> (SELECT max(epoch) + 1 FROM audit_logs) THEN
     RAISE EXCEPTION 'the next epoch is not %', next_epoch;
   END IF;
   EXECUTE format('ALTER TABLE audit_events ALTER COLUMN epoch SET DEFAULT %s', next_epoch);
-  INSERT INTO audit_logs (epoch, origin, tree_size, root, edge, cursor_epoch, cursor_xact, cursor_seq, minimum_index)
-  VALUES (next_epoch, next_origin, 0, sha256(''), '{}', 0, '0', 0, 0);
+  INSERT INTO audit_logs (epoch, origin, opening, tree_size, root, edge, cursor_epoch, cursor_xact, cursor_seq,
+                          minimum_index)
+  VALUES (next_epoch, next_origin, first_entry, 1, first_leaf, ARRAY[first_leaf], 0, '0', 0, 0);
 END
 $body$
 """
@@ -51,6 +53,7 @@ def upgrade() -> None:
         "audit_logs",
         sa.Column("epoch", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("opening", sa.Text()),
         sa.Column("tree_size", sa.BigInteger(), nullable=False),
         sa.Column("root", sa.LargeBinary(), nullable=False),
         sa.Column("edge", sa.ARRAY(sa.LargeBinary()), nullable=False),
@@ -111,11 +114,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subject_id", name="pk_audit_salts"),
     )
     op.execute(OPEN_EPOCH)
-    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text) OWNER TO rota_owner")
-    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text) SECURITY DEFINER")
-    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text) SET search_path FROM CURRENT")
-    op.execute("REVOKE ALL ON FUNCTION audit_open_epoch(smallint, text) FROM PUBLIC")
-    op.execute("GRANT EXECUTE ON FUNCTION audit_open_epoch(smallint, text) TO rota_maintenance")
+    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text, text, bytea) OWNER TO rota_owner")
+    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text, text, bytea) SECURITY DEFINER")
+    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text, text, bytea) SET search_path FROM CURRENT")
+    op.execute("REVOKE ALL ON FUNCTION audit_open_epoch(smallint, text, text, bytea) FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION audit_open_epoch(smallint, text, text, bytea) TO rota_maintenance")
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} OWNER TO rota_owner")
         op.execute(f"GRANT SELECT, INSERT ON {table} TO rota_app")
@@ -140,6 +143,6 @@ def _insert_only(table: str) -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP FUNCTION audit_open_epoch(smallint, text)")
+    op.execute("DROP FUNCTION audit_open_epoch(smallint, text, text, bytea)")
     for table in reversed(TABLES):
         op.drop_table(table)

@@ -1,0 +1,72 @@
+"""What commands share: services while the command works, one form of output, a progress bar on a terminal."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from app.observability.logs import configure_logs
+from app.settings import load_settings
+
+if TYPE_CHECKING:
+    from app.container import Container
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+
+
+def run(work: Callable[["Container"], Awaitable[T]]) -> T:
+    """Build the services, do the work, take leave of the database."""
+    from app.container import Container  # noqa: PLC0415 - commands that need no database do without its libraries
+
+    configure_logs("console")
+
+    async def with_services() -> T:
+        services = Container.build(load_settings())
+        try:
+            return await work(services)
+        finally:
+            await services.close()
+
+    return asyncio.run(with_services())
+
+
+def say(data: dict[str, Any], words: str, as_json: bool) -> None:  # noqa: FBT001 - handed through
+    typer.echo(json.dumps(data) if as_json else words)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that is told `(done, total)`; it draws a bar if standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only for a terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=max(done, total))
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """
+    A time as ISO 8601; without an offset it is UTC.
+
+    Raises:
+        typer.BadParameter: not a time, or one that the database cannot hold.
+    """
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{text!r} is not a time such as 2026-11-23 or 2026-11-23T10:00:00Z") from None

@@ -1,0 +1,88 @@
+"""Events folded into the states they lead to: a session's legal life, counted without gaps, with one end at most."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.domain.events import Action
+
+Members = dict[str, Any]
+"""An entry's members, as `entries.py` writes them."""
+
+_MOVES: Final = {Action.SESSION_REFRESHED.value, Action.SESSION_FAST_FORWARDED.value}
+
+
+class IllegalLife(ValueError):
+    """An event that cannot follow the ones before it. The message says why."""
+
+
+@dataclass(slots=True)
+class Life:
+    """
+    One session, as far as its events tell.
+
+    Events may come in another order than they happened (the tree's order is not causal between transactions): those
+    that are too early wait for the ones before them.
+    """
+
+    seq: int = 0
+    generation: int = 0
+    at: str = ""
+    ended: str | None = None
+    ended_at: str | None = None
+    whole: bool = True
+    waiting: dict[int, Members] = field(default_factory=dict)
+
+    def tell(self, event: Members) -> None:
+        """
+        Fold one event.
+
+        Raises:
+            IllegalLife: it repeats a number, or does not follow from what was before.
+        """
+        seq = event["family_seq"]
+        if seq != self.seq + 1:
+            if seq <= self.seq or seq in self.waiting:
+                raise IllegalLife(f"the family counter {seq} stands twice")
+            self.waiting[seq] = event
+            return
+        self._step(event)
+        while self.waiting and (following := self.waiting.pop(self.seq + 1, None)) is not None:
+            self._step(following)
+
+    def begin_within(self) -> None:
+        """The beginning is not in what is being read: begin with the first event that is."""
+        if self.waiting:
+            first = min(self.waiting)
+            event = self.waiting.pop(first)
+            self.whole, self.seq = False, first - 1
+            self.generation, self.at = event["generation"] - (event["action"] in _MOVES), event["occurred_at"]
+            self.tell(event)
+
+    def _step(self, event: Members) -> None:
+        action, generation = event["action"], event["generation"]
+        self.seq += 1
+        if self.ended is not None:
+            raise IllegalLife(f"{action} after the session's end")
+        if (action == "session.created") != (self.seq == 1):
+            raise IllegalLife(f"{action} as number {self.seq} of a session's life")
+        if event["occurred_at"] < self.at:
+            raise IllegalLife(f"{action} is dated before the event it follows")
+        self.at = event["occurred_at"]
+        expected = self.generation
+        if action == "session.refreshed":
+            expected += 1
+        elif action == "session.fast_forwarded":
+            expected += 1 + event["detail"]["lost_generations"]
+        if generation != expected and not (action == "refresh.reused" and generation < expected):
+            raise IllegalLife(f"{action} of generation {generation} where {expected} was due")
+        if action != "refresh.reused":
+            self.generation = generation
+        if action == "session.ended":
+            self.ended, self.ended_at = event["reason"], event["occurred_at"]
+
+
+def missing_numbers(life: Life) -> str:
+    """Which events of a session are missing, in words."""
+    return (
+        f"its event {life.seq + 1} is missing, though there is a later one" if life.seq else "its beginning is missing"
+    )

@@ -1,0 +1,307 @@
+"""
+The trail's vocabulary: for each action its meaning, level, reasons and details. Closed and versioned.
+
+What is written is checked against it, and so is what an auditor verifies; `docs/reference/events.md` is made from it.
+A new member or reason needs a new version of its action; readers refuse versions they do not know.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from app.domain.events import Action, ActorKind, Event, Outcome
+from app.domain.families import EndReason
+
+ROLLED_UP: Final = "rolled_up"
+
+
+class Level(StrEnum):
+    """How much it matters to whoever watches."""
+
+    ROUTINE = "routine"  # the ordinary life of sessions
+    NOTICE = "notice"  # worth a look in a review
+    WARNING = "warning"  # somebody may be attacking
+    ALARM = "alarm"  # somebody must act
+
+
+class Numbered(StrEnum):
+    """Whether events carry the family's counter."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Kind(StrEnum):
+    STRING = "string"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    STRINGS = "list of strings"
+    OBJECT = "object"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an event's detail."""
+
+    kind: Kind
+    meaning: str
+    required: bool = True
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """
+    What an action means and holds.
+
+    Args:
+        outcome: The only one it has.
+        reasons: The closed list; if empty, an event has no reason.
+        numbered: Events of a session's own life are counted without gaps; they change or follow its row.
+        session: Whether the event names a session.
+    """
+
+    meaning: str
+    level: Level = Level.ROUTINE
+    outcome: Outcome = Outcome.SUCCESS
+    reasons: frozenset[str] = frozenset()
+    numbered: Numbered = Numbered.NEVER
+    session: bool = False
+    detail: Mapping[str, Member] = field(default_factory=dict)
+
+
+_ENDS: Final = frozenset(reason.value for reason in EndReason)
+_SUMMED: Final = {
+    "count": Member(Kind.INTEGER, "in a sum: how many more there were in that minute", required=False),
+    "minute": Member(Kind.STRING, "in a sum: which minute", required=False),
+}
+_REPLAY: Final = frozenset({"grace", "idempotency_key"})
+
+
+def _life(
+    meaning: str,
+    level: Level = Level.ROUTINE,
+    reasons: frozenset[str] = frozenset(),
+    outcome: Outcome = Outcome.SUCCESS,
+    **detail: Member,
+) -> Definition:
+    """An event of a session's own life."""
+    return Definition(meaning, level, outcome, reasons, Numbered.ALWAYS, session=True, detail=detail)
+
+
+DEFINITIONS: Final[Mapping[Action, Definition]] = {
+    Action.USER_CREATED: Definition("An account was made.", detail={"role": Member(Kind.STRING, "the user's role")}),
+    Action.USER_DISABLED: Definition("A user was shut out; all their sessions ended with it.", Level.NOTICE),
+    Action.USER_ENABLED: Definition("A disabled user may sign in again.", Level.NOTICE),
+    Action.LOGIN_FAILED: Definition(
+        "A sign-in failed. Beyond five that are alike (subject, reason, address, minute) there is one sum a minute.",
+        Level.NOTICE,
+        Outcome.FAILURE,
+        frozenset({"unknown_user", "wrong_password", "disabled", ROLLED_UP}),
+        detail={
+            "name_digest": Member(
+                Kind.STRING, "of an unknown name: its keyed hash, so that equal names are seen to be equal", False
+            ),
+            "of": Member(Kind.STRING, "in a sum: the reason that all had", required=False),
+            **_SUMMED,
+        },
+    ),
+    Action.PASSWORD_CHANGED: Definition("A new password was set; all other sessions ended with it.", Level.NOTICE),
+    Action.PASSWORD_REHASHED: Definition("The same password was stored under stronger parameters, at a sign-in."),
+    Action.PASSWORD_CHANGE_FAILED: Definition(
+        "Somebody with a live session gave a wrong current password.",
+        Level.WARNING,
+        Outcome.FAILURE,
+        frozenset({"wrong_password"}),
+        session=True,
+    ),
+    Action.SESSION_CREATED: _life(
+        "Somebody signed in.",
+        amr=Member(Kind.STRINGS, "how (RFC 8176)"),
+        client_id=Member(Kind.STRING, "through which client"),
+        scope=Member(Kind.STRING, "what was granted"),
+    ),
+    Action.SESSION_REFRESHED: _life("A refresh token was spent for the next one."),
+    Action.SESSION_REPLAYED: _life(
+        "The token just spent was presented again, harmlessly; at most one event a generation.", reasons=_REPLAY
+    ),
+    Action.SESSION_FAST_FORWARDED: _life(
+        "A token proved generations that the database has lost in a failover.",
+        Level.WARNING,
+        lost_generations=Member(Kind.INTEGER, "how many"),
+    ),
+    Action.SESSION_RIDE_ALONG_SUSPECTED: _life(
+        "Replays from another network, three generations running: somebody may hold a copy and keep pace.",
+        Level.WARNING,
+        _REPLAY,
+    ),
+    Action.SESSION_LABELLED: _life("The user named a session, or took its name away."),
+    Action.SESSION_ENDED: _life(
+        "A session is over. The reason says why; it is the last event of its life.", reasons=_ENDS
+    ),
+    Action.REFRESH_REFUSED: Definition(
+        "A token of a session that is over was presented. The first in a minute is an event, the rest one sum.",
+        Level.NOTICE,
+        Outcome.FAILURE,
+        _ENDS | {"unknown_session", ROLLED_UP},
+        session=True,
+        detail=_SUMMED,
+    ),
+    Action.REFRESH_FORGED: Definition(
+        "A token with a right tag and a wrong proof was presented. Summed like `refresh.refused`.",
+        Level.WARNING,
+        Outcome.FAILURE,
+        frozenset({"wrong_proof", ROLLED_UP}),
+        session=True,
+        detail=_SUMMED,
+    ),
+    Action.REFRESH_REUSED: _life(
+        "A spent token was presented: somebody has a copy. The session ends with it.",
+        Level.ALARM,
+        frozenset({EndReason.REUSE.value}),
+        Outcome.FAILURE,
+        live_generation=Member(Kind.INTEGER, "the generation that was live"),
+        rotation_event=Member(Kind.STRING, "the event of whoever spent it, if it was found", nullable=True),
+    ),
+    Action.SUBJECT_ERASED: Definition(
+        "A person's data was removed; commitments stand in its place.",
+        Level.NOTICE,
+        detail={
+            "events": Member(Kind.INTEGER, "how many events held personal data"),
+            "why": Member(Kind.STRING, "as the operator said"),
+        },
+    ),
+    Action.AUDIT_QUERIED: Definition(
+        "Somebody read the trail.",
+        Level.NOTICE,
+        detail={
+            "count": Member(Kind.INTEGER, "how many events they saw"),
+            "filter": Member(Kind.OBJECT, "what they asked for; addresses as a keyed hash"),
+            "view": Member(Kind.STRING, "events, histogram, proof, tail or reconciliation"),
+        },
+    ),
+    Action.AUDIT_EXPORTED: Definition(
+        "Somebody began to export the trail.",
+        Level.NOTICE,
+        detail={
+            "format": Member(Kind.STRING, "bundle, ndjson or csv"),
+            "from": Member(Kind.STRING, "from when", nullable=True),
+            "to": Member(Kind.STRING, "until when", nullable=True),
+        },
+    ),
+    Action.AUDIT_HEARTBEAT: Definition(
+        "Nothing else has happened for ten minutes. A newest event that is older means that sealing has stopped."
+    ),
+    Action.AUDIT_ALARM: Definition(
+        "The trail's own checks have found something.",
+        Level.ALARM,
+        Outcome.FAILURE,
+        frozenset({"unsealed", "miscounted", "unprotected", "partitions"}),
+        detail={"found": Member(Kind.STRING, "what, in words")},
+    ),
+    Action.AUDIT_EPOCH_OPENED: Definition(
+        "After a restore the operator opened a further incarnation of the log.",
+        Level.ALARM,
+        detail={
+            "epoch": Member(Kind.INTEGER, "its number"),
+            "lost": Member(Kind.INTEGER, "entries that were published and are not here"),
+            "why": Member(Kind.STRING, "as the operator said"),
+        },
+    ),
+    Action.AUDIT_RETENTION: Definition(
+        "A partition past its time was exported, verified and removed.",
+        Level.NOTICE,
+        detail={
+            "checkpoint_size": Member(Kind.INTEGER, "size of the checkpoint under which it was exported"),
+            "events": Member(Kind.INTEGER, "how many events it held"),
+            "first_index": Member(Kind.INTEGER, "the first index of its events"),
+            "last_index": Member(Kind.INTEGER, "the last index of its events"),
+            "partition": Member(Kind.STRING, "its name"),
+            "root": Member(Kind.STRING, "root of that checkpoint, base64url"),
+        },
+    ),
+    Action.SERVER_STARTED: Definition(
+        "A server process started.",
+        detail={
+            "key_ids": Member(Kind.STRINGS, "ids of the secrets it knows, the minting one first"),
+            "settings": Member(Kind.OBJECT, "every setting that is no secret"),
+            "version": Member(Kind.STRING, "of Rota"),
+        },
+    ),
+    Action.SERVER_STOPPED: Definition("A server process stopped in good order."),
+}
+
+VERSIONS: Final = frozenset({1})
+
+
+def check(event: Event) -> None:
+    """
+    Refuse to write what the vocabulary does not know.
+
+    Raises:
+        ValueError: a reason, outcome or detail that the action does not have.
+    """
+    wrong = fault(
+        action=event.action,
+        outcome=event.outcome,
+        reason=event.reason,
+        actor_kind=event.actor.kind,
+        family_id=event.family_id,
+        family_seq=event.family_seq,
+        generation=event.generation,
+        detail=event.detail,
+    )
+    if wrong is not None:
+        raise ValueError(f"{event.action}: {wrong}")
+
+
+def fault(
+    *,
+    action: str,
+    outcome: str,
+    reason: str | None,
+    actor_kind: str,
+    family_id: object | None,
+    family_seq: int | None,
+    generation: int | None,
+    detail: Mapping[str, Any],
+) -> str | None:
+    """What is wrong with an event of version 1, or `None`."""
+    definition = _BY_NAME.get(action)
+    if definition is None:
+        return "an unknown action"
+    if outcome != definition.outcome:
+        return "an outcome that this action does not have"
+    if (reason not in definition.reasons) if definition.reasons else reason is not None:
+        return "a reason that this action does not have"
+    if actor_kind not in _ACTOR_KINDS:
+        return "an unknown kind of actor"
+    if definition.session and family_id is None:
+        return "no session"
+    if (definition.numbered is Numbered.ALWAYS) != (family_seq is not None):
+        return "a family counter where none belongs, or none where one does"
+    if family_seq is not None and (family_seq < 1 or generation is None or generation < 0):
+        return "a family counter or generation out of bounds"
+    return _detail_fault(definition.detail, detail) if detail or definition.detail else None
+
+
+def _detail_fault(members: Mapping[str, Member], detail: Mapping[str, Any]) -> str | None:
+    for name, value in detail.items():
+        member = members.get(name)
+        if member is None or not (_TYPES[member.kind](value) or (value is None and member.nullable)):
+            return "a detail that this action does not have"
+    if any(member.required and name not in detail for name, member in members.items()):
+        return "a detail is missing"
+    return None
+
+
+_BY_NAME: Final[dict[str, Definition]] = {action.value: definition for action, definition in DEFINITIONS.items()}
+_ACTOR_KINDS: Final = frozenset(kind.value for kind in ActorKind)
+_TYPES: Final = {
+    Kind.STRING: lambda value: isinstance(value, str),
+    Kind.INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    Kind.BOOLEAN: lambda value: isinstance(value, bool),
+    Kind.STRINGS: lambda value: isinstance(value, list | tuple) and all(isinstance(item, str) for item in value),
+    Kind.OBJECT: lambda value: isinstance(value, Mapping),
+}

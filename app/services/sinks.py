@@ -1,0 +1,80 @@
+"""Where checkpoints are published: outside the database, where its owner cannot take them back."""
+
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import quote
+
+_DIGITS = 15  # of a size, in groups of three: names in order are sizes in order
+
+
+class SinkConflict(Exception):
+    """Another checkpoint of that size is there already. It stays."""
+
+
+class DirectorySink:
+    """
+    A directory of files, one a checkpoint, never changed: `<origin>/000/000/012/345/678`.
+
+    Best on a medium that only lets add: a mounted object store with a retention lock, a repository, another host.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def find_newest(self, origin: str) -> str | None:
+        """
+        The checkpoint of the largest size; `None`: nothing was published for this log.
+
+        Raises:
+            OSError: the directory cannot be read; what was published is unknown then.
+        """
+        place = self._folder(origin)
+        if not self._root.is_dir():
+            raise FileNotFoundError(f"the sink {self._root} is not there")
+        if not place.exists():
+            return None
+        for _ in range(_DIGITS // 3):
+            names = [name for name in os.listdir(place) if len(name) == 3 and name.isdigit()]  # noqa: PTH208, PLR2004
+            if not names:
+                return None
+            place /= max(names)
+        return place.read_text(encoding="utf-8")
+
+    def publish(self, origin: str, size: int, note: str) -> None:
+        """
+        Add a checkpoint: whole and on disk, or not at all. The same one again is no error.
+
+        Raises:
+            SinkConflict: a different one of that size is there.
+            OSError: it cannot be written; nothing is left behind.
+        """
+        digits = f"{size:0{_DIGITS}}"
+        target = self._folder(origin).joinpath(*(digits[i : i + 3] for i in range(0, _DIGITS, 3)))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+        try:
+            with temporary.open("x", encoding="utf-8") as file:
+                file.write(note)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o444)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                if target.read_text(encoding="utf-8") != note:
+                    raise SinkConflict(f"{target} holds another checkpoint") from None
+            _sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _folder(self, origin: str) -> Path:
+        return self._root / quote(origin, safe="")
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
