@@ -20,6 +20,7 @@ from app.services.authentication import Authentication
 from app.services.exports import Exports
 from app.services.housekeeping import Housekeeping
 from app.services.password_change import PasswordChange
+from app.services.proofs import Proofs
 from app.services.publishing import Publishing
 from app.services.refresh import Refresh
 from app.services.sealing import Sealing
@@ -51,6 +52,7 @@ class Container:
     trail: Trail
     housekeeping: Housekeeping
     exports: Exports
+    proofs: Proofs
     sealing: Sealing
     publishing: Publishing | None  # `None` where no signing key is set: the tree grows, and nothing is signed
 
@@ -101,9 +103,10 @@ class Container:
             sessions=Sessions(database, pairs),
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             password_change=PasswordChange(database, hasher),
-            trail=Trail(database),
+            trail=Trail(database, keyring),
             housekeeping=Housekeeping(database),
             exports=Exports(database),
+            proofs=Proofs(database),
             sealing=Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin)),
             publishing=_publishing(settings, database),
         )

@@ -13,8 +13,9 @@ from fastapi import Depends, Query, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from app.container import Container
-from app.domain.errors import AccessTokenRejected, InputInvalid
+from app.domain.errors import AccessTokenRejected, InputInvalid, NotPermitted
 from app.domain.pages import Position, read_cursor
+from app.domain.users import Role
 from app.http.bodies import Body, Kind, body_documentation
 from app.services.authentication import Caller
 
@@ -30,6 +31,7 @@ class Access(StrEnum):
 
     ANYONE = "anyone"
     SIGNED_IN = "signed in"
+    AUDITOR = "auditor"  # and administrators
 
 
 def stated(access: Access, body: type[Body] | None = None, *kinds: Kind, required: bool = True) -> dict[str, Any]:
@@ -64,6 +66,13 @@ async def signed_in(request: Request, _: Annotated[str | None, Depends(_document
     return await services(request).authentication.authenticate(bearer_token(request))
 
 
+async def auditing(caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
+    """Lets those pass who may read everybody's trail."""
+    if caller.role not in {Role.AUDITOR, Role.ADMIN}:
+        raise NotPermitted
+    return caller
+
+
 def idempotency_key(request: Request) -> str | None:
     """
     The `Idempotency-Key` header: 22 to 255 visible ASCII characters, so that it can hold 128 random bits.
@@ -85,5 +94,6 @@ async def page_position(after: Annotated[str | None, Query(max_length=200)] = No
 
 
 SignedIn = Annotated[Caller, Depends(signed_in)]
+Auditing = Annotated[Caller, Depends(auditing)]
 After = Annotated[Position | None, Depends(page_position)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT)]

@@ -12,8 +12,9 @@ from app.cli.exits import Exit
 from app.cli.running import AsJson, progress
 from app.domain.checkpoints import Checkpoint, Malformed, Proof
 from app.domain.clock import Clock
+from app.domain.findings import Class, Report
 from app.domain.merkle import leaf_hash, root_from_proof
-from app.domain.verification import Class, Report, Verifier
+from app.domain.verification import Verifier
 from app.security.notes import NoteKey, SignatureInvalid, open_note
 
 Keys = Annotated[Path, typer.Option(help="File with the trusted public keys (vkeys), one a line")]

@@ -34,6 +34,10 @@ class Unavailable(RotaError):
     retry_after_seconds: ClassVar[int] = 1
 
 
+class TookTooLong(Unavailable):
+    """A statement did not end before its deadline."""
+
+
 class TooBusy(Unavailable):
     """More work is waiting than can be done soon; refused before any of it was begun."""
 
@@ -106,6 +110,25 @@ class InputInvalid(RotaError):
 
     code = "input_invalid"
     message = "The input is not valid."
+
+
+class QueryTooBroad(InputInvalid):
+    """More rows would have to be read than can be in the time that a request has."""
+
+    code = "query_too_broad"
+    message = "This would take too long: narrow it, by a time range for example."
+
+
+class EventNotFound(RotaError):
+    code = "event_not_found"
+    message = "There is no such event."
+
+
+class EventNotSealed(RotaError):
+    """It has happened, but no signed checkpoint covers it yet."""
+
+    code = "event_not_sealed"
+    message = "No signed checkpoint covers this event yet; please try again in some seconds."
 
 
 class UnsupportedGrantType(RotaError):

@@ -39,9 +39,26 @@ def page_of(rows: list[T], limit: int, position: Callable[[T], Position]) -> Pag
     return Page(items, position(items[-1]) if len(rows) > limit else None)
 
 
+def pack_position(position: Position) -> bytes:
+    """24 bytes: microseconds since 1970, id."""
+    return ((position.at - _EPOCH) // _MICROSECOND).to_bytes(8) + position.id.bytes
+
+
+def unpack_position(raw: bytes) -> Position:
+    """
+    The position in 24 bytes.
+
+    Raises:
+        InputInvalid: a time beyond the year 9999.
+    """
+    micros = int.from_bytes(raw[:8])
+    if micros > _LATEST:
+        raise InputInvalid("The cursor is not valid.")
+    return Position(_EPOCH + micros * _MICROSECOND, UUID(bytes=raw[8:24]))
+
+
 def write_cursor(position: Position) -> str:
-    micros = (position.at - _EPOCH) // _MICROSECOND
-    return base64.urlsafe_b64encode(micros.to_bytes(8) + position.id.bytes).decode("ascii")
+    return base64.urlsafe_b64encode(pack_position(position)).decode("ascii")
 
 
 def read_cursor(cursor: str) -> Position:
@@ -57,7 +74,4 @@ def read_cursor(cursor: str) -> Position:
         raw = base64.urlsafe_b64decode(cursor)
     except binascii.Error:  # pragma: no cover - the shape leaves nothing to refuse
         raise InputInvalid("The cursor is not valid.") from None
-    micros = int.from_bytes(raw[:8])
-    if micros > _LATEST:
-        raise InputInvalid("The cursor is not valid.")
-    return Position(_EPOCH + micros * _MICROSECOND, UUID(bytes=raw[8:]))
+    return unpack_position(raw)

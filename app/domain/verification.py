@@ -6,85 +6,23 @@ each tile under the one above it, up to the signed root; each entry under its ti
 vocabulary; each session's life, counted without gaps; times; personal data under its commitment.
 """
 
-import json
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum
 from hashlib import sha256
 from itertools import pairwise
 from typing import Final, NoReturn, Protocol
 
-from app.domain.bundles import Manifest, tile_width, tiles_for, unpack
+from app.domain.bundles import Manifest, personal_path, tile_width, tiles_for, unpack
 from app.domain.checkpoints import Checkpoint, Malformed
-from app.domain.entries import EPOCH_KIND, KIND, base64url
+from app.domain.entries import base64url
+from app.domain.entry_forms import UnknownForm, is_opening, read_entry
+from app.domain.findings import Class, Report
 from app.domain.lives import IllegalLife, Life, Members, missing_numbers
 from app.domain.merkle import TILE_WIDTH, edge_root, edge_widths, leaf_hash, split, subtree_root, tile_path
-from app.domain.vocabulary import VERSIONS, fault
 
 TOLERANCE: Final = timedelta(minutes=5)  # by which an event may be older than one before it in the tree
-KEPT: Final = 100  # findings shown; all are counted
-
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII).fullmatch
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
-_COMMITMENT: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII).fullmatch
-_MEMBERS: Final = frozenset(
-    {
-        *("action", "actor_id", "actor_kind", "commitment", "detail", "family_id", "family_seq", "generation", "id"),
-        *("k", "occurred_at", "outcome", "reason", "request_id", "subject_id"),
-    }
-)
-_STRINGS: Final = ("action", "actor_kind", "id", "occurred_at", "outcome", "subject_id")
-_KINDS: Final = frozenset(f"{KIND}{version}" for version in VERSIONS)
-_INTEGER_LIMIT: Final = 2**53
-
-
-class Class(IntEnum):
-    """Kinds of findings; the number is the exit code of `rota audit verify`. The smallest one found decides."""
-
-    MALFORMED = 10  # not a bundle, or a part of it cannot be read
-    SIGNATURE = 11  # a checkpoint that no trusted key has signed, or a wrong signature
-    INCONSISTENT = 12  # checkpoints, tiles and roots contradict each other
-    MISSING = 13  # an entry or a tile is not there
-    ALTERED = 14  # an entry is not the one that was sealed
-    GAP = 15  # a session's life has a gap, a repetition, or an illegal step
-    UNKNOWN = 16  # an entry of a version or form that this program does not know
-    TIME = 17  # an entry is dated long before one that stands before it
-    PERSONAL = 18  # personal data is missing without an erasure, or is not what was committed to
-    TOO_OLD = 19  # the newest entry is older than asked for: sealing or publishing has stopped
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    kind: Class
-    place: str
-    what: str
-
-
-@dataclass(slots=True)
-class Report:
-    """What was found, and how much was looked at."""
-
-    manifest: Manifest | None = None
-    entries: int = 0
-    checkpoints: int = 0
-    sessions: int = 0
-    newest: str | None = None
-    erased: int = 0
-    beyond: int = 0  # checkpoints of copies that this bundle cannot check
-    findings: list[Finding] = field(default_factory=list)
-    counts: dict[Class, int] = field(default_factory=dict)
-
-    def add(self, kind: Class, place: str, what: str) -> None:
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        if len(self.findings) < KEPT:
-            self.findings.append(Finding(kind, place, what))
-
-    @property
-    def exit_code(self) -> int:
-        return min(self.counts, default=0)
 
 
 class Files(Protocol):
@@ -342,7 +280,7 @@ class Verifier:
         """Salt and canonical JSON by index."""
         if manifest.personal is None:
             return {}
-        name = tile_path("entries", index).replace("tile/entries/", "personal/", 1)
+        name = personal_path(index)
         found: dict[int, tuple[bytes, bytes]] = {}
         for line in (self._files.read(name) or b"").splitlines():
             number, _, rest = line.partition(b" ")
@@ -358,20 +296,10 @@ class Verifier:
 
     def _check_entry(self, index: int, entry: bytes, personal: tuple[bytes, bytes] | None) -> None:
         try:
-            event: Members = _DECODE(entry.decode())
-            canonical = _ENCODE(event).encode() == entry
-        except (ValueError, RecursionError):
-            self.report.add(Class.UNKNOWN, f"entry {index}", "is not JSON that could be written here")
-            return
-        if not canonical or not isinstance(event, dict):
-            self.report.add(Class.UNKNOWN, f"entry {index}", "is not in canonical form")
-            return
-        if event.get("k") not in _KINDS:
-            self._check_opening(index, event)
-            return
-        wrong = _wrong(event)
-        if wrong is not None:
-            self.report.add(Class.UNKNOWN, f"entry {index}", f"{wrong}{_name(entry)}")
+            event = read_entry(entry)
+        except UnknownForm as error:
+            if index or not is_opening(entry):
+                self.report.add(Class.UNKNOWN, f"entry {index}", f"{error}{_name(entry)}")
             return
         self._check_time(index, event)
         self._check_commitment(index, event, personal)
@@ -383,11 +311,6 @@ class Verifier:
             self._others.add(event["id"])
             if event["action"] == "subject.erased":
                 self._erased.add(event["subject_id"])
-
-    def _check_opening(self, index: int, entry: Members) -> None:
-        members = {"k", "opened_at", "previous_checkpoint", "reason"}
-        if entry.get("k") != EPOCH_KIND or index != 0 or set(entry) != members:
-            self.report.add(Class.UNKNOWN, f"entry {index}", "is of a kind or version that this program does not know")
 
     def _check_life(self, index: int, event: Members) -> None:
         life = self._lives.get(event["family_id"])
@@ -455,47 +378,6 @@ class Verifier:
     def _stop(self, kind: Class, place: str, what: str) -> NoReturn:
         self.report.add(kind, place, what)
         raise _Stop
-
-
-def _refuse(_: str) -> NoReturn:
-    raise ValueError("not an integer")
-
-
-_DECODE: Final = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse).decode
-_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-
-
-def _wrong(event: Members) -> str | None:
-    """What is wrong with an entry's members, or `None`."""
-    if event.keys() != _MEMBERS:
-        return "has other members than an event"
-    if not all(isinstance(event[name], str) for name in _STRINGS) or not isinstance(event["reason"], str | None):
-        return "has a member of another type"
-    if not (_UUID(event["id"]) and _UUID(event["subject_id"]) and _MOMENT(event["occurred_at"])):
-        return "has an id or a time in another form"
-    for name in ("actor_id", "family_id", "request_id"):
-        value = event[name]
-        if value is not None and not (isinstance(value, str) and _UUID(value)):
-            return "has an id in another form"
-    for name in ("family_seq", "generation"):
-        value = event[name]
-        if value is not None and (type(value) is not int or abs(value) > _INTEGER_LIMIT):
-            return "has a number in another form"
-    commitment, detail = event["commitment"], event["detail"]
-    if not (commitment is None or (isinstance(commitment, str) and _COMMITMENT(commitment))):
-        return "has a commitment in another form"
-    if not isinstance(detail, dict):
-        return "has a detail in another form"
-    return fault(
-        action=event["action"],
-        outcome=event["outcome"],
-        reason=event["reason"],
-        actor_kind=event["actor_kind"],
-        family_id=event["family_id"],
-        family_seq=event["family_seq"],
-        generation=event["generation"],
-        detail=detail,
-    )
 
 
 def _name(entry: bytes) -> str:

@@ -28,16 +28,18 @@ class StoredEvent:
     reason: str | None
     actor_kind: str
     actor_id: UUID | None
+    subject_id: UUID
     family_id: UUID | None
     family_seq: int | None
     generation: int | None
     ip: IpAddress | None
     user_agent: str | None
+    commitment: bytes | None
     request_id: UUID | None
     detail: str | None
 
 
-_COLUMNS = (
+EVENT_COLUMNS = (
     AuditEventRow.id,
     AuditEventRow.occurred_at,
     AuditEventRow.action,
@@ -45,11 +47,13 @@ _COLUMNS = (
     AuditEventRow.reason,
     AuditEventRow.actor_kind,
     AuditEventRow.actor_id,
+    AuditEventRow.subject_id,
     AuditEventRow.family_id,
     AuditEventRow.family_seq,
     AuditEventRow.generation,
     AuditEventRow.ip,
     AuditEventRow.user_agent,
+    AuditEventRow.commitment,
     AuditEventRow.request_id,
     AuditEventRow.detail,
 )
@@ -104,7 +108,7 @@ class AuditRepository:
 
     async def list_page(self, user_id: UUID, *, before: Position | None, limit: int) -> list[StoredEvent]:
         """A user's events, newest first. Served by the primary key."""
-        found = select(*_COLUMNS).where(AuditEventRow.subject_id == user_id)
+        found = select(*EVENT_COLUMNS).where(AuditEventRow.subject_id == user_id)
         if before is not None:
             found = found.where(tuple_(AuditEventRow.occurred_at, AuditEventRow.id) < (before.at, before.id))
         newest_first = found.order_by(AuditEventRow.occurred_at.desc(), AuditEventRow.id.desc())

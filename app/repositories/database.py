@@ -15,13 +15,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.clock import Clock
-from app.domain.errors import RotaError, Unavailable
+from app.domain.errors import RotaError, TookTooLong, Unavailable
 from app.repositories.audit import AuditRepository
 from app.repositories.families import FamilyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.refusals import RefusalRepository
 from app.repositories.seals import SealRepository
+from app.repositories.tiles import TileRepository
+from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.users import UserRepository
 
 CLOSE_SECONDS: Final = 5
@@ -41,6 +43,7 @@ _PASSING_STATES: Final = frozenset(
         "55P03",  # lock timeout
     }
 )
+_CANCELED: Final = "SQLSTATE 57014"  # by a statement's deadline
 _NO_PARTITION: Final = "no partition of relation"  # the trail cannot be written, so the change must not happen
 
 
@@ -87,6 +90,8 @@ class UnitOfWork:
     audit: AuditRepository
     jobs: JobRepository
     seals: SealRepository
+    tiles: TileRepository
+    trail: TrailQueryRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -110,6 +115,8 @@ class UnitOfWork:
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)
         self.seals = SealRepository(self._db)
+        self.tiles = TileRepository(self._db)
+        self.trail = TrailQueryRepository(self._db)
         return self
 
     async def __aexit__(
@@ -151,7 +158,8 @@ def _operational() -> Iterator[None]:
 
 def _raise_if_operational(error: Exception) -> None:
     if (why := _trouble(error)) is not None:
-        raise Unavailable(why=why) from error
+        kind = TookTooLong if why == _CANCELED else Unavailable
+        raise kind(why=why) from error
 
 
 def _trouble(error: Exception) -> str | None:

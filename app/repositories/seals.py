@@ -9,7 +9,7 @@ and a horizon from another statement whatever committed between the two.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.entries import SealedFields
-from app.domain.merkle import HASH_BYTES, TILE_WIDTH, Tile, Tree, edge_widths, split
-from app.models import AuditCheckpointRow, AuditLogRow, AuditSaltRow, AuditTileRow
+from app.domain.merkle import Tree
+from app.models import AuditLogRow, AuditSaltRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Place:
 
 
 START: Final = Place(0, "0", 0)
+_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,6 @@ class Batch:
     root: bytes
     first_at: datetime
     last_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCheckpoint:
-    size: int
-    root: bytes
-    note: str
-    signed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +111,14 @@ SELECT {_FIELDS} FROM audit_events AS e
    AND (e.epoch, e.xact_id, e.seq) <= ($4, $5::text::xid8, $6)
  ORDER BY e.epoch, e.xact_id, e.seq LIMIT $7
 """  # noqa: S608 - constants
+BY_ID: Final = f"""
+SELECT {_FIELDS} FROM audit_events AS e WHERE e.occurred_at BETWEEN $1 AND $2 AND e.id = $3 LIMIT 1
+"""  # noqa: S608 - constants
+NEWEST: Final = f"""
+SELECT {_FIELDS} FROM audit_events AS e
+ WHERE e.xact_id < (SELECT pg_snapshot_xmin(pg_current_snapshot())) OR e.epoch < (SELECT max(epoch) FROM audit_logs)
+ ORDER BY e.epoch DESC, e.xact_id DESC, e.seq DESC LIMIT $1
+"""  # noqa: S608 - constants
 COUNT: Final = """
 SELECT count(*) FROM audit_events AS e
  WHERE (e.epoch, e.xact_id, e.seq) > ($1, $2::text::xid8, $3)
@@ -153,13 +155,14 @@ SELECT {_BATCH} FROM audit_batches
  ORDER BY to_epoch, to_xact, to_seq LIMIT 1
 """  # noqa: S608 - constants
 RANGE: Final = """
-SELECT (SELECT min(first_index) FROM audit_batches WHERE epoch = $1 AND last_at >= coalesce($2::timestamptz, '-infinity')),
-       (SELECT max(first_index + count) FROM audit_batches WHERE epoch = $1 AND first_at <= coalesce($3::timestamptz, 'infinity'))
+SELECT min(first_index) FILTER (WHERE last_at >= coalesce($2::timestamptz, '-infinity')),
+       max(first_index + count) FILTER (WHERE first_at <= coalesce($3::timestamptz, 'infinity'))
+  FROM audit_batches WHERE epoch = $1
 """
-
 ESTIMATE: Final = """
 SELECT coalesce(sum(count), 0)::bigint FROM audit_batches
- WHERE epoch = $1 AND last_at >= coalesce($2::timestamptz, '-infinity') AND first_at <= coalesce($3::timestamptz, 'infinity')
+ WHERE epoch = $1 AND last_at >= coalesce($2::timestamptz, '-infinity')
+   AND first_at <= coalesce($3::timestamptz, 'infinity')
 """
 
 _HEAD = (
@@ -234,6 +237,27 @@ class SealRepository:
             after = START
         return _stretch(await self._rows(COMMITTED, head.epoch, after.xact, after.seq, limit), after)
 
+    async def find_event(self, event_id: UUID, around: timedelta) -> Stretch:
+        """One event by its id, looked for around the time that the id begins with. Served by the index on times."""
+        made_at = datetime.fromtimestamp((event_id.int >> 80) / 1000, UTC)
+        first, last = max(made_at, _FIRST + around) - around, min(made_at, _LAST - around) + around
+        return _stretch(await self._rows(BY_ID, first, last, event_id), START)
+
+    async def read_newest(self, limit: int) -> Stretch:
+        """The newest events that have committed for good, in order."""
+        rows = await self._rows(NEWEST, limit)
+        return _stretch(list(reversed(rows)), START)
+
+    async def read_committed_after(self, place: Place, *, limit: int) -> Stretch:
+        """What has committed for good after a place, in order."""
+        head = Head(await self._current_epoch(), "", None, 0, b"", [], place, 0)
+        return await self.read_unsealed(head, limit=limit)
+
+    async def _current_epoch(self) -> int:
+        newest = func.coalesce(func.max(AuditLogRow.epoch), 1)
+        epoch: int = (await self._db.execute(select(newest))).scalar_one()
+        return epoch
+
     async def read_between(self, start: Place, end: Place, *, limit: int | None = None) -> Stretch:
         """Events after one place, up to and with another, in order."""
         return _stretch(
@@ -272,11 +296,6 @@ class SealRepository:
         )
         return {row[0]: row[1] for row in rows}
 
-    async def add_tiles(self, epoch: int, tiles: Sequence[Tile]) -> None:
-        rows = [{"epoch": epoch, "level": t.level, "idx": t.index, "data": t.data} for t in tiles]
-        if rows:
-            await self._db.execute(insert(AuditTileRow), rows)
-
     async def add_batch(self, batch: Batch) -> None:
         s, e = batch.start, batch.end
         places = (s.epoch, s.xact, s.seq, e.epoch, e.xact, e.seq)
@@ -313,63 +332,6 @@ class SealRepository:
         """How many sealed events fall into a time range, to within a batch at either end."""
         counted: int = (await self._rows(ESTIMATE, epoch, since, until))[0][0]
         return counted
-
-    async def get_tile(self, head: Head, level: int, index: int, width: int) -> list[bytes]:
-        """The first `width` hashes of a tile, full or still growing."""
-        found = select(AuditTileRow.data).where(
-            AuditTileRow.epoch == head.epoch, AuditTileRow.level == level, AuditTileRow.idx == index
-        )
-        data: bytes | None = (await self._db.execute(found)).scalar_one_or_none()
-        if data is None:
-            if level >= len(head.edge) or index != head.size >> (8 * (level + 1)):
-                raise LookupError("no such tile")
-            data = head.edge[level]
-        if len(data) < width * HASH_BYTES:
-            raise LookupError("the tile is not so wide")
-        return split(data[: width * HASH_BYTES])
-
-    async def get_tree(self, head: Head, size: int) -> Tree:
-        """The tree as it was at a size, from its tiles."""
-        edge = [
-            b"".join(await self.get_tile(head, level, size >> (8 * (level + 1)), width)) if width else b""
-            for level, width in enumerate(edge_widths(size))
-        ]
-        return Tree.restore(size, edge)
-
-    async def get_leaves(self, head: Head, start: int, end: int) -> list[bytes]:
-        """Leaf hashes from `start` to the end of its tile, or to `end`."""
-        tile, offset = divmod(start, TILE_WIDTH)
-        return (await self.get_tile(head, 0, tile, min(TILE_WIDTH, end - tile * TILE_WIDTH)))[offset:]
-
-    async def add_checkpoint(self, epoch: int, checkpoint: StoredCheckpoint) -> None:
-        """Store a signed head; a second one for its size is refused by the key."""
-        values = {
-            "epoch": epoch,
-            "tree_size": checkpoint.size,
-            "root": checkpoint.root,
-            "note": checkpoint.note,
-            "signed_at": checkpoint.signed_at,
-        }
-        await self._db.execute(insert(AuditCheckpointRow).values(values))
-
-    async def find_newest_checkpoint(self, epoch: int) -> StoredCheckpoint | None:
-        found = select(*_CHECKPOINT).where(AuditCheckpointRow.epoch == epoch)
-        row = (await self._db.execute(found.order_by(AuditCheckpointRow.tree_size.desc()).limit(1))).one_or_none()
-        return None if row is None else StoredCheckpoint(*row)
-
-    async def list_checkpoints(self, epoch: int, *, after: int, until: int, limit: int) -> list[StoredCheckpoint]:
-        """Signed heads by size, each larger than `after` and at most `until`."""
-        size = AuditCheckpointRow.tree_size
-        found = select(*_CHECKPOINT).where(AuditCheckpointRow.epoch == epoch, size > after, size <= until)
-        return [StoredCheckpoint(*row) for row in await self._db.execute(found.order_by(size).limit(limit))]
-
-
-_CHECKPOINT = (
-    AuditCheckpointRow.tree_size,
-    AuditCheckpointRow.root,
-    AuditCheckpointRow.note,
-    AuditCheckpointRow.signed_at,
-)
 
 
 def _head(row: Any) -> Head:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from app.domain.refresh_token import TokenKeys
 
 _KEY_BYTES: Final = 32
+CURSOR_TAG_BYTES: Final = 16
 
 
 def derive(secret: bytes, purpose: str, length: int = _KEY_BYTES) -> bytes:
@@ -43,6 +44,7 @@ class Keyring:
         self.minting = self.token_keys[ids[0]]
         self._attempt = {key_id: derive(secret, "attempt") for key_id, secret in zip(ids, secrets, strict=True)}
         self._names = derive(secrets[0], "unknown names")
+        self._cursors = [derive(secret, "cursors") for secret in secrets]
 
     def attempt(self, key_id: int, *, user_id: UUID, family_id: UUID, generation: int, key: str) -> bytes:
         """
@@ -53,6 +55,15 @@ class Keyring:
         """
         message = user_id.bytes + family_id.bytes + generation.to_bytes(4) + key.encode()
         return hmac.digest(self._attempt[key_id], message, "sha256")
+
+    def cursor_tag(self, message: bytes) -> bytes:
+        """What makes a cursor ours: 16 bytes."""
+        return hmac.digest(self._cursors[0], message, "sha256")[:CURSOR_TAG_BYTES]
+
+    def is_cursor_tag(self, tag: bytes, message: bytes) -> bool:
+        """Whether any listed secret made it."""
+        mine = [hmac.digest(key, message, "sha256")[:CURSOR_TAG_BYTES] for key in self._cursors]
+        return any(hmac.compare_digest(tag, each) for each in mine)
 
     def name_digest(self, username_key: str) -> str:
         """How the trail names somebody we do not know: equal names are seen to be equal, and no more. 32 hex digits."""

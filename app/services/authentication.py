@@ -5,6 +5,7 @@ from uuid import UUID
 
 from app.domain.clock import Clock
 from app.domain.errors import AccessTokenRejected
+from app.domain.events import Actor, ActorKind
 from app.domain.users import Role
 from app.observability.logs import get_logger
 from app.repositories.rotations import RotationRepository
@@ -20,6 +21,11 @@ class Caller:
     user_id: UUID
     session_id: UUID
     role: Role
+
+    @property
+    def as_admin(self) -> Actor:
+        """Who acts, where it is not about themselves."""
+        return Actor(ActorKind.ADMIN, self.user_id)
 
 
 class Authentication:

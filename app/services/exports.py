@@ -24,7 +24,8 @@ from app.domain.events import Action, Actor, Event
 from app.domain.merkle import TILE_WIDTH, tile_path
 from app.domain.pages import Position
 from app.repositories.database import Database
-from app.repositories.seals import Head, Place, StoredCheckpoint
+from app.repositories.seals import Head, Place
+from app.repositories.tiles import StoredCheckpoint
 
 PAGE: Final = 4096  # events read in one short transaction
 CHECKPOINTS_PAGE: Final = 1000
@@ -77,7 +78,7 @@ class Exports:
         """
         async with self._database.begin() as db:
             head = await db.seals.find_head()
-            checkpoint = await db.seals.find_newest_checkpoint(head.epoch) if head else None
+            checkpoint = await db.tiles.find_newest_checkpoint(head.epoch) if head else None
             if head is None or checkpoint is None:
                 raise NothingSigned
             found = await db.seals.find_range(head.epoch, since, until)
@@ -192,7 +193,7 @@ class Exports:
         for start in range(0, len(wanted), TILE_WIDTH):
             async with self._database.begin() as db:
                 for level, index, width in wanted[start : start + TILE_WIDTH]:
-                    hashes = await db.seals.get_tile(span.head, level, index, width)
+                    hashes = await db.tiles.get_tile(span.head, level, index, width)
                     _write(work / tile_path(str(level), index, width), b"".join(hashes))
 
     async def _write_checkpoints(self, work: Path, span: Span) -> int:
@@ -201,7 +202,7 @@ class Exports:
         with (work / "checkpoints").open("w", encoding="utf-8") as file:
             while True:
                 async with self._database.begin() as db:
-                    found = await db.seals.list_checkpoints(
+                    found = await db.tiles.list_checkpoints(
                         span.head.epoch, after=after, until=span.last, limit=CHECKPOINTS_PAGE
                     )
                 for checkpoint in found:

@@ -12,7 +12,8 @@ from app.domain.events import NO_CLIENT, SYSTEM, Action, Event
 from app.domain.merkle import Tree, leaf_hash
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
-from app.repositories.seals import Head, StoredCheckpoint
+from app.repositories.seals import Head
+from app.repositories.tiles import StoredCheckpoint
 from app.security.notes import NoteSigner, SignatureInvalid, open_note
 from app.services.sinks import DirectorySink, SinkConflict
 
@@ -72,14 +73,14 @@ class Publishing:
             await self._push_stored(db, head, published)
             if published is not None and published.checkpoint.size == head.size:
                 return False
-            stored = await db.seals.find_newest_checkpoint(head.epoch)
+            stored = await db.tiles.find_newest_checkpoint(head.epoch)
             if stored is not None and stored.size == head.size:
                 return True  # stored before, and pushed just now
             if head.size == 0:
                 return False
             checkpoint = Checkpoint(head.origin, head.size, tree.root())
             note = self._signer.sign(head.origin, checkpoint.text())
-            await db.seals.add_checkpoint(
+            await db.tiles.add_checkpoint(
                 head.epoch, StoredCheckpoint(checkpoint.size, checkpoint.root, note, await db.now())
             )
             await db.commit()
@@ -165,7 +166,7 @@ class Publishing:
             )
         grown = Tree.restore(tree.size, tree.stored_edge())
         while grown.size < head.size:
-            for leaf in await db.seals.get_leaves(head, grown.size, head.size):
+            for leaf in await db.tiles.get_leaves(head, grown.size, head.size):
                 grown.append(leaf)
             await asyncio.sleep(0)
         if grown.root() != head.root:
@@ -175,7 +176,7 @@ class Publishing:
 
     async def _push_stored(self, db: UnitOfWork, head: Head, published: Published | None) -> None:
         """Publish what was signed and stored, but not published."""
-        stored = await db.seals.find_newest_checkpoint(head.epoch)
+        stored = await db.tiles.find_newest_checkpoint(head.epoch)
         if stored is None or (published is not None and stored.size <= published.checkpoint.size):
             return
         tree = await _get_tree(db, head, stored.size)
@@ -195,7 +196,7 @@ class Publishing:
 
 async def _get_tree(db: UnitOfWork, head: Head, size: int) -> Tree:
     try:
-        return await db.seals.get_tree(head, size)
+        return await db.tiles.get_tree(head, size)
     except (LookupError, ValueError):
         raise HistoryRefused(f"The tiles of size {size} are not there.") from None
 

@@ -104,7 +104,7 @@ class Sealing:
             first_at=min(times),
             last_at=max(times),
         )
-        await db.seals.add_tiles(head.epoch, tiles)
+        await db.tiles.add_tiles(head.epoch, tiles)
         await db.seals.add_batch(batch)
         if not await db.seals.move_head(head, tree, unsealed.end):
             raise StoredStateInvalid(why="the head moved under its lock")
@@ -134,7 +134,7 @@ class Sealing:
             if head is None:
                 return None
             oldest, now = await db.seals.find_oldest_unsealed(head), await db.now()
-            newest = await db.seals.find_newest_checkpoint(head.epoch)
+            newest = await db.tiles.find_newest_checkpoint(head.epoch)
             lag = max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
             holders = await db.seals.list_horizon_holders() if lag > LAG_WARNING_SECONDS else []
         return SealStatus(

@@ -12,8 +12,9 @@ import pytest
 from app.cli.verify import _Folder
 from app.container import Container
 from app.domain.events import NO_CLIENT, SYSTEM
+from app.domain.findings import Report
 from app.domain.users import Role
-from app.domain.verification import Report, Verifier
+from app.domain.verification import Verifier
 from app.security.notes import NoteSigner, new_key, open_note
 from app.services.publishing import Publishing
 from tests.conftest import PASSWORD, MakeServices, OwnDatabase, Person, client_at

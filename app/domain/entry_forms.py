@@ -1,0 +1,103 @@
+"""Reading an entry of the tree: only what this program could have written is taken."""
+
+import json
+import re
+from typing import Final, NoReturn
+
+from app.domain.entries import EPOCH_KIND, KIND
+from app.domain.lives import Members
+from app.domain.vocabulary import VERSIONS, fault
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII).fullmatch
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
+_COMMITMENT: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII).fullmatch
+_MEMBERS: Final = frozenset(
+    {
+        *("action", "actor_id", "actor_kind", "commitment", "detail", "family_id", "family_seq", "generation", "id"),
+        *("k", "occurred_at", "outcome", "reason", "request_id", "subject_id"),
+    }
+)
+_STRINGS: Final = ("action", "actor_kind", "id", "occurred_at", "outcome", "subject_id")
+_KINDS: Final = frozenset(f"{KIND}{version}" for version in VERSIONS)
+_OPENING: Final = frozenset({"k", "opened_at", "previous_checkpoint", "reason"})
+_INTEGER_LIMIT: Final = 2**53
+
+
+class UnknownForm(ValueError):
+    """An entry of another form or version. The message says what is wrong with it."""
+
+
+def read_entry(entry: bytes) -> Members:
+    """
+    The members of an event's entry.
+
+    Raises:
+        UnknownForm: it is no event, not canonical, or not of the vocabulary.
+    """
+    event = _read(entry)
+    if event.get("k") not in _KINDS:
+        raise UnknownForm("is of a kind or version that this program does not know")
+    if (wrong := _wrong(event)) is not None:
+        raise UnknownForm(wrong)
+    return event
+
+
+def is_opening(entry: bytes) -> bool:
+    """Whether it is the first entry of a further incarnation."""
+    try:
+        members = _read(entry)
+    except UnknownForm:
+        return False
+    return members.get("k") == EPOCH_KIND and members.keys() == _OPENING
+
+
+def _read(entry: bytes) -> Members:
+    try:
+        members: Members = _DECODE(entry.decode())
+        canonical = _ENCODE(members).encode() == entry
+    except (ValueError, RecursionError):
+        raise UnknownForm("is not JSON that could be written here") from None
+    if not canonical or not isinstance(members, dict):
+        raise UnknownForm("is not in canonical form")
+    return members
+
+
+def _refuse(_: str) -> NoReturn:
+    raise ValueError("not an integer")
+
+
+_DECODE: Final = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse).decode
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def _wrong(event: Members) -> str | None:
+    """What is wrong with an entry's members, or `None`."""
+    if event.keys() != _MEMBERS:
+        return "has other members than an event"
+    if not all(isinstance(event[name], str) for name in _STRINGS) or not isinstance(event["reason"], str | None):
+        return "has a member of another type"
+    if not (_UUID(event["id"]) and _UUID(event["subject_id"]) and _MOMENT(event["occurred_at"])):
+        return "has an id or a time in another form"
+    for name in ("actor_id", "family_id", "request_id"):
+        value = event[name]
+        if value is not None and not (isinstance(value, str) and _UUID(value)):
+            return "has an id in another form"
+    for name in ("family_seq", "generation"):
+        value = event[name]
+        if value is not None and (type(value) is not int or abs(value) > _INTEGER_LIMIT):
+            return "has a number in another form"
+    commitment, detail = event["commitment"], event["detail"]
+    if not (commitment is None or (isinstance(commitment, str) and _COMMITMENT(commitment))):
+        return "has a commitment in another form"
+    if not isinstance(detail, dict):
+        return "has a detail in another form"
+    return fault(
+        action=event["action"],
+        outcome=event["outcome"],
+        reason=event["reason"],
+        actor_kind=event["actor_kind"],
+        family_id=event["family_id"],
+        family_seq=event["family_seq"],
+        generation=event["generation"],
+        detail=detail,
+    )
