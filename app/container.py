@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 from app.domain.checkpoints import Malformed
 from app.domain.clock import Clock
 from app.repositories.database import Database
-from app.repositories.engine import MAINTENANCE, make_engine
+from app.repositories.engine import MAINTENANCE, OWNER, make_engine
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
 from app.security.keys import KeyIdsCollide, Keyring
@@ -17,12 +17,17 @@ from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
 from app.services.authentication import Authentication
+from app.services.erasure import Erasure
 from app.services.exports import Exports
+from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
+from app.services.lifecycle import Lifecycle
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
 from app.services.publishing import Publishing
+from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
+from app.services.retention import Retention
 from app.services.sealing import Sealing
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
@@ -53,6 +58,10 @@ class Container:
     housekeeping: Housekeeping
     exports: Exports
     proofs: Proofs
+    erasure: Erasure
+    guard: Guard
+    reconciliation: Reconciliation
+    lifecycle: Lifecycle
     sealing: Sealing
     publishing: Publishing | None  # `None` where no signing key is set: the tree grows, and nothing is signed
 
@@ -77,6 +86,11 @@ class Container:
         size = settings.database_pool_size
         maintenance_url = settings.maintenance_database_url.get_secret_value()
         database = Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2)
+        maintenance = Database(
+            make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
+        )
+        sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
+        trail = Trail(database, keyring)
         hasher = PasswordHasher()
         signing_keys = SigningKeys(secrets)
         access_tokens = AccessTokens(
@@ -92,9 +106,7 @@ class Container:
             settings=settings,
             clock=clock,
             database=database,
-            maintenance=Database(
-                make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
-            ),
+            maintenance=maintenance,
             hasher=hasher,
             signing_keys=signing_keys,
             authentication=Authentication(access_tokens, rotations, clock),
@@ -103,11 +115,15 @@ class Container:
             sessions=Sessions(database, pairs),
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             password_change=PasswordChange(database, hasher),
-            trail=Trail(database, keyring),
+            trail=trail,
             housekeeping=Housekeeping(database),
             exports=Exports(database),
             proofs=Proofs(database),
-            sealing=Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin)),
+            sealing=sealing,
+            guard=Guard(database, sealing),
+            reconciliation=Reconciliation(database, trail),
+            lifecycle=Lifecycle(database, settings, keyring),
+            erasure=Erasure(maintenance, hasher),
             publishing=_publishing(settings, database),
         )
 
@@ -125,3 +141,18 @@ def _publishing(settings: Settings, database: Database) -> Publishing | None:
         return Publishing(database, NoteSigner(key), DirectorySink(Path(settings.audit_sink)))
     except Malformed:
         raise SettingsInvalid("ROTA_AUDIT_SIGNING_KEY is not a key made by `rota audit new-key`") from None
+
+
+def build_retention(services: Container) -> tuple[Retention, Database]:
+    """The service that removes months, and its database, which acts as the owner and is to be closed after use."""
+    settings = services.settings
+    url = settings.maintenance_database_url.get_secret_value() or settings.database_url.get_secret_value()
+    owner = Database(make_engine(url, pool_size=2, role=OWNER), services.clock, hot_connections=1)
+    retention = Retention(
+        services.database,
+        owner,
+        services.exports,
+        days=settings.audit_retention_days,
+        legal_hold=settings.audit_legal_hold,
+    )
+    return retention, owner

@@ -33,8 +33,10 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
+        await container.lifecycle.started()
         async with running_jobs(container):
             yield
+        await container.lifecycle.stopped()
         await warming
         await container.close()
 

@@ -57,7 +57,8 @@ async def prove_event(event_id: UUID, request: Request, caller: Auditing) -> Pla
     409 while no signed checkpoint covers it, which takes a second or two.
     """
     proof = await services(request).proofs.prove(event_id)
-    await services(request).trail.record_proof(event_id, actor=caller.as_admin, client=client_context(request))
+    asked = {"event": str(event_id)}
+    await services(request).trail.record("proof", asked, 1, caller.as_admin, client_context(request))
     return PlainTextResponse(
         proof.text(), headers={"Content-Disposition": f'attachment; filename="{event_id}.tlog-proof"'}
     )

@@ -5,8 +5,8 @@ import csv
 import json
 import os
 import sys
-from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 from uuid import UUID
@@ -15,8 +15,9 @@ import typer
 
 from app.cli.exits import Exit
 from app.cli.running import AsJson, parse_time, progress, run, say
-from app.cli.verify import verify
-from app.domain.entries import SealedFields, moment
+from app.cli.trail import plain, search, tail
+from app.cli.verify import verify, verify_folder
+from app.domain.entries import SealedFields
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.security.notes import NoteSigner, new_key
 from app.settings import SettingsInvalid, load_settings
@@ -24,9 +25,12 @@ from app.settings import SettingsInvalid, load_settings
 if TYPE_CHECKING:
     from app.container import Container
     from app.services.publishing import Publishing
+    from app.services.reconciliation import Reconciled
 
 commands = typer.Typer(help="The audit trail.", no_args_is_help=True)
 commands.command("verify")(verify)
+commands.command("search")(search)
+commands.command("tail")(tail)
 
 From = Annotated[str | None, typer.Option("--from", help="ISO 8601, UTC unless it says otherwise; inclusive")]
 To = Annotated[str | None, typer.Option("--to", help="likewise, inclusive to the microsecond")]
@@ -127,7 +131,7 @@ def show_status(as_json: AsJson = False) -> None:  # noqa: FBT002 - Typer's form
 
 @commands.command("open-epoch")
 def open_epoch(
-    reason: Annotated[str, typer.Option(help="Why: it becomes part of the log's first entry", min=3)],
+    reason: Annotated[str, typer.Option(help="Why: it becomes part of the log's first entry")],
 ) -> None:
     """
     After a restore: begin a further incarnation of the log, whose first entry names the last published checkpoint.
@@ -187,6 +191,88 @@ def export(
         raise typer.Exit(Exit.FAILURE) from None
 
 
+@commands.command()
+def prove(
+    event: Annotated[UUID, typer.Argument(help="The event's id")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; else standard output")] = None,
+) -> None:
+    """Write the proof that an event is in the signed tree: a C2SP tlog-proof, whose extra data is the entry."""
+
+    async def work(services: "Container") -> str:
+        proof = await services.proofs.prove(event)
+        await services.trail.record("proof", {"event": str(event)}, 1, SYSTEM, NO_CLIENT)
+        return proof.text()
+
+    text = run(work)
+    with _opened(output) as file:
+        file.write(text)
+
+
+@commands.command()
+def reconcile(as_json: AsJson = False) -> None:  # noqa: FBT002 - Typer's form
+    """Fold the events into states and compare them with the tables. Exit code 5 if anything differs."""
+
+    async def work(services: "Container") -> "Reconciled":
+        with progress("reconciling users") as tell:
+            return await services.reconciliation.run(progress=tell, actor=SYSTEM, client=NO_CLIENT)
+
+    found = run(work)
+    differences = [{"place": place, "what": what} for place, what in found.differences]
+    data = {"users": found.users, "sessions": found.sessions, "events": found.events, "differences": differences}
+    words = [f"{place}: {what}" for place, what in found.differences]
+    words.append(
+        f"{found.users} users, {found.sessions} sessions, {found.events} events, {len(differences)} differences"
+    )
+    say(data, "\n".join(words), as_json)
+    raise typer.Exit(Exit.CHECK_FAILED if differences else Exit.OK)
+
+
+@commands.command()
+def check(as_json: AsJson = False) -> None:  # noqa: FBT002 - Typer's form
+    """Check triggers, partitions, and that nothing came or went behind the seal. Exit code 5 if anything is wrong."""
+
+    async def work(services: "Container") -> list[tuple[str, str]]:
+        return await services.guard.check_all()
+
+    found = run(work)
+    words = "\n".join(f"{reason}: {what}" for reason, what in found) or "nothing is wrong"
+    say({"findings": [{"reason": reason, "what": what} for reason, what in found]}, words, as_json)
+    raise typer.Exit(Exit.CHECK_FAILED if found else Exit.OK)
+
+
+@commands.command()
+def retain(
+    archive: Annotated[Path, typer.Option(help="Directory that gets a bundle of each month before it is removed")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is due")] = False,  # noqa: FBT002
+) -> None:
+    """
+    Export, verify and remove the months older than ROTA_AUDIT_RETENTION_DAYS.
+
+    Needs a login that may act as rota_owner in ROTA_MAINTENANCE_DATABASE_URL. What remains still verifies.
+    """
+
+    async def work(services: "Container") -> None:
+        from app.container import build_retention  # noqa: PLC0415 - as in `run`
+
+        retention, owner = build_retention(services)
+        signer = _signer(services.settings.audit_signing_key.get_secret_value())
+        try:
+            for due in await retention.list_due():
+                typer.echo(f"{due.name}: {due.events} events, entries {due.first_index} to {due.last_index}", err=True)
+                if dry_run:
+                    continue
+                keys = [signer.key(due.span.head.origin)] if due.span else []
+                with progress(f"exporting {due.name}") as tell:
+                    bundle = await retention.remove(
+                        due, archive, verify=partial(verify_folder, trusted=keys), progress=tell
+                    )
+                typer.echo(str(bundle or "empty"))
+        finally:
+            await owner.close()
+
+    run(work)
+
+
 class _Lines:
     """Events as lines."""
 
@@ -201,25 +287,10 @@ class _Lines:
         for event in page:
             values = plain(event, personal=self._personal)
             if self._csv:
+                values["detail"] = event.detail
                 self._csv.writerow([_harmless(values[name]) for name in SealedFields._fields])
             else:
-                values["detail"] = json.loads(event.detail) if event.detail else {}
                 self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
-
-
-def plain(event: SealedFields, *, personal: bool = True) -> dict[str, Any]:
-    """An event's columns as JSON knows them."""
-    values: dict[str, Any] = event._asdict()
-    for name, value in values.items():
-        if isinstance(value, UUID):
-            values[name] = str(value)
-        elif isinstance(value, datetime):
-            values[name] = moment(value)
-        elif isinstance(value, bytes):
-            values[name] = value.hex()
-    if not personal:
-        values["ip"] = values["user_agent"] = None
-    return values
 
 
 def _harmless(value: Any) -> Any:

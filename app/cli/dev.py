@@ -22,6 +22,7 @@ from app.cli.serve import SERVER, bind
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.users import Role
 from app.observability.logs import configure_logs
+from app.security.notes import NoteSigner, new_key
 from app.settings import Settings, load_settings
 
 ADMIN: Final = "admin"
@@ -32,7 +33,7 @@ def dev(
     data_dir: Annotated[Path, typer.Option(help="Where the embedded database and its secrets live")] = Path(".rota"),
 ) -> None:
     """Start Rota for development: embedded PostgreSQL, migrations, a first admin, the server."""
-    from app.repositories.engine import APP  # noqa: PLC0415 - other commands do without the database's libraries
+    from app.repositories.engine import APP, MAINTENANCE  # noqa: PLC0415 - other commands do without the database's libraries
     from app.repositories.logins import make_login  # noqa: PLC0415 - likewise
 
     configure_logs("console")
@@ -51,7 +52,11 @@ def dev(
         upgrade_schema(embedded_url or settings.database_url.get_secret_value())
         if embedded_url:  # the server is not the database's superuser, here neither
             os.environ["ROTA_DATABASE_URL"] = asyncio.run(make_login(embedded_url, "rota_server", role=APP))
-            settings = load_settings()
+            keeper = asyncio.run(make_login(embedded_url, "rota_keeper", role=MAINTENANCE))
+            os.environ["ROTA_MAINTENANCE_DATABASE_URL"] = keeper
+        _sign_checkpoints(data_dir)
+        _keep_environment(data_dir)
+        settings = load_settings()
         admin_password = data_dir / f"admin-password{_suffix(settings) if given else ''}"
         if password := asyncio.run(_first_admin()):
             _write_private(admin_password, password)
@@ -61,6 +66,27 @@ def dev(
             uvicorn.Server(config).run(sockets=[server_socket])
         except KeyboardInterrupt:
             typer.echo("Rota has stopped.", err=True)
+
+
+def _sign_checkpoints(data_dir: Path) -> None:
+    """A key and a sink for the trail's checkpoints, and the public key for `rota audit verify`."""
+    if {"ROTA_AUDIT_SIGNING_KEY", "ROTA_AUDIT_SIGNING_KEY_FILE"} & os.environ.keys():
+        return
+    key, sink = data_dir / "audit-key", data_dir / "checkpoints"
+    if not key.exists():
+        _write_private(key, new_key())
+    sink.mkdir(exist_ok=True)
+    os.environ["ROTA_AUDIT_SIGNING_KEY_FILE"] = str(key.resolve())
+    os.environ["ROTA_AUDIT_SINK"] = str(sink.resolve())
+    origin = os.environ.setdefault("ROTA_AUDIT_ORIGIN", "localhost/rota")
+    public = NoteSigner(key.read_text(encoding="ascii")).key(origin)
+    (data_dir / "audit-keys").write_text(f"{public}\n", encoding="ascii")
+
+
+def _keep_environment(data_dir: Path) -> None:
+    """So that the other commands find the same database, in another shell."""
+    lines = [f"{name}={shlex.quote(value)}" for name, value in sorted(os.environ.items()) if name.startswith("ROTA_")]
+    _write_private(data_dir / "environment", "\n".join(lines) + "\n")
 
 
 @contextmanager
@@ -117,6 +143,8 @@ def _say_hello(url: str, admin_password: Path, new_password: str | None) -> None
     if new_password:
         typer.echo(f"First admin: {ADMIN}, password {new_password} (kept in {admin_password}; not shown again)\n")
     typer.echo(f"Rota is at {url}, its API docs at {url}/docs\n")
+    environment = shlex.quote(str(admin_password.resolve().with_name("environment")))
+    typer.echo(f"The other commands, in another shell: set -a; . {environment}; rota audit status\n")
     typer.echo("Log in, refresh, log out:\n")
     typer.echo(f"{fetch}/token -d username={ADMIN} --data-urlencode {password} {keep}")
     typer.echo(f"{fetch}/refresh -d refresh_token=$({_member('refresh_token', tokens)}) {keep}")

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,6 +66,35 @@ def enable(username: Username, as_json: AsJson = False) -> None:  # noqa: FBT002
     changed = run(work)
     word = "is enabled" if changed else "was not disabled"
     say({"username": username, "changed": changed}, f"{username} {word}", as_json)
+
+
+@commands.command()
+def erase(
+    user: Annotated[str, typer.Argument(help="The user's name, or id")],
+    reason: Annotated[str, typer.Option(help="For the trail: a ticket number, no personal data")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,  # noqa: FBT002 - Typer's form
+    as_json: AsJson = False,  # noqa: FBT002 - Typer's form
+) -> None:
+    """
+    Remove a person's data for good: from the account, the sessions and the trail. All sessions end.
+
+    Every proof stays valid. Broken off, the same command goes on. Needs ROTA_MAINTENANCE_DATABASE_URL.
+    """
+    if not 3 <= len(reason) <= 200:  # noqa: PLR2004 - a line
+        raise typer.BadParameter("a reason has 3 to 200 characters")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("this cannot be undone: say --yes")
+        typer.confirm(f"Remove all data of {user} for good?", abort=True, err=True)
+
+    async def work(services: "Container") -> tuple[str, int]:
+        found = await services.trail.find_person(user)
+        if found is None:
+            raise UserNotFound
+        return str(found), await services.erasure.erase(found, reason, actor=SYSTEM, client=NO_CLIENT)
+
+    user_id, events = run(work)
+    say({"id": user_id, "events": events}, f"{user_id} is erased; events that held personal data: {events}", as_json)
 
 
 async def _get(services: "Container", username: str) -> User:

@@ -67,6 +67,11 @@ def verify(
     raise typer.Exit(report.exit_code)
 
 
+def verify_folder(bundle: Path, trusted: list[NoteKey]) -> Report:
+    """Verify a bundle that was exported just now."""
+    return Verifier(_Folder(bundle), partial(open_note, keys=trusted)).run()
+
+
 def _read_keys(path: Path) -> list[NoteKey]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

@@ -8,6 +8,8 @@ from uuid import UUID
 IpAddress = IPv4Address | IPv6Address
 
 USER_AGENT_BYTES: Final = 512
+ALIKE_FAILURES: Final = 5  # failed sign-ins that are alike and get an event each, a minute
+_IPV6: Final = 6
 
 _PREFIX_LENGTH: Final = {
     4: 24,
@@ -23,12 +25,12 @@ class ClientContext:
     Args:
         ip: The peer's address; `None` where there is none (command line, Unix socket).
         user_agent: As sent, at most `USER_AGENT_BYTES` bytes of UTF-8, no control characters.
-        request_id: Ours; the same that the answer and the log lines carry.
+        request_id: Ours; the same that the answer and the log lines carry. `None` where there was no request.
     """
 
     ip: IpAddress | None
     user_agent: str | None
-    request_id: UUID
+    request_id: UUID | None
 
 
 def same_network(one: IpAddress | None, other: IpAddress | None) -> bool:
@@ -36,6 +38,13 @@ def same_network(one: IpAddress | None, other: IpAddress | None) -> bool:
     if one is None or other is None or one.version != other.version:
         return False
     return other in ip_network(f"{one}/{_PREFIX_LENGTH[one.version]}", strict=False)
+
+
+def failure_source(ip: IpAddress | None) -> str:
+    """What makes failures alike: the address, or for IPv6 its /64, of which one household has all the addresses."""
+    if ip is None:
+        return ""
+    return str(ip_network(f"{ip}/64", strict=False).network_address if ip.version == _IPV6 else ip)
 
 
 def clean_user_agent(raw: bytes | None) -> str | None:

@@ -72,7 +72,7 @@ class Actor:
 
 SYSTEM: Final = Actor(ActorKind.SYSTEM)
 ANONYMOUS: Final = Actor(ActorKind.ANONYMOUS)
-NO_CLIENT: Final = ClientContext(ip=None, user_agent=None, request_id=NOBODY)
+NO_CLIENT: Final = ClientContext(ip=None, user_agent=None, request_id=None)
 
 
 def user_actor(user_id: UUID) -> Actor:

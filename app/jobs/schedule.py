@@ -47,10 +47,12 @@ async def _beat(services: Container) -> bool:
 JOBS: Final = (
     Job("expiry", 30, lambda services: services.housekeeping.end_lapsed_sessions()),
     Job("refusals", 30, lambda services: services.housekeeping.sum_up_refusals()),
+    Job("login failures", 30, lambda services: services.housekeeping.sum_up_login_failures()),
     Job("partitions", 3600, lambda services: services.housekeeping.make_partitions()),
     Job("audit.seal", 0.5, lambda services: services.sealing.seal(), pause_seconds=0),
     Job("audit.publish", 1, _publish),
     Job("audit.heartbeat", 60, _beat),
+    Job("audit.guard", 60, lambda services: services.guard.check_some()),
     Job("audit.watch", 10, lambda services: services.sealing.watch()),
 )
 

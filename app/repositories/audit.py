@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.canonical_json import encode
 from app.domain.clients import IpAddress
 from app.domain.entries import SealedFields
-from app.domain.events import EVENT_VERSION, NO_CLIENT, Action, Event
+from app.domain.events import EVENT_VERSION, Action, Event
 from app.domain.pages import Position
 from app.domain.vocabulary import check
 from app.models import AuditEventRow
@@ -118,7 +118,7 @@ class AuditRepository:
         self, since: datetime | None, until: datetime | None, *, after: Position | None, limit: int
     ) -> list[SealedFields]:
         """Everything of a time range, oldest first, after a position. Served by the index on times."""
-        found = select(*_SEALED_FIELDS).where(*_between(since, until))
+        found = select(*SEALED_FIELDS).where(*_between(since, until))
         if after is not None:
             found = found.where(tuple_(AuditEventRow.occurred_at, AuditEventRow.id) > (after.at, after.id))
         oldest_first = found.order_by(AuditEventRow.occurred_at, AuditEventRow.id).limit(limit)
@@ -129,13 +129,8 @@ class AuditRepository:
         newest = select(AuditEventRow.occurred_at).order_by(AuditEventRow.occurred_at.desc()).limit(1)
         return (await self._db.execute(newest)).scalar_one_or_none()
 
-    async def make_partitions(self, until: datetime) -> int:
-        """Make the months' partitions up to that time; how many were missing."""
-        made: int = (await self._db.execute(select(func.audit_make_partitions(until)))).scalar_one()
-        return made
 
-
-_SEALED_FIELDS = tuple(
+SEALED_FIELDS = tuple(
     func.host(AuditEventRow.ip) if name == "ip" else getattr(AuditEventRow, name) for name in SealedFields._fields
 )
 
@@ -165,6 +160,6 @@ def _values(event: Event, at: datetime) -> dict[str, Any]:
         "generation": event.generation,
         "ip": event.client.ip,
         "user_agent": event.client.user_agent,
-        "request_id": None if event.client is NO_CLIENT else event.client.request_id,
+        "request_id": event.client.request_id,
         "detail": encode(event.detail) if event.detail else None,
     }

@@ -17,9 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.clock import Clock
 from app.domain.errors import RotaError, TookTooLong, Unavailable
 from app.repositories.audit import AuditRepository
+from app.repositories.erasures import ErasureRepository
 from app.repositories.families import FamilyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
+from app.repositories.partitions import Partition, PartitionRepository
+from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.seals import SealRepository
 from app.repositories.tiles import TileRepository
@@ -73,6 +76,14 @@ class Database:
         with _operational():
             return await self._lane.fetch_one(statement, arguments)
 
+    async def detach(self, partition: Partition) -> None:
+        """Take a partition off the trail, which no transaction may do. As the owner."""
+        with _operational():
+            async with self._engine.connect() as db:
+                await db.execution_options(isolation_level="AUTOCOMMIT")
+                await PartitionRepository(db).detach(partition)
+                await PartitionRepository(db).protect(partition.name)
+
     async def close(self) -> None:
         """Take leave of the server; of one that no longer answers, without waiting for its good-bye."""
         with contextlib.suppress(TimeoutError):
@@ -92,6 +103,9 @@ class UnitOfWork:
     seals: SealRepository
     tiles: TileRepository
     trail: TrailQueryRepository
+    partitions: PartitionRepository
+    erasures: ErasureRepository
+    reconciliations: ReconciliationRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -117,6 +131,9 @@ class UnitOfWork:
         self.seals = SealRepository(self._db)
         self.tiles = TileRepository(self._db)
         self.trail = TrailQueryRepository(self._db)
+        self.partitions = PartitionRepository(self._db)
+        self.erasures = ErasureRepository(self._db)
+        self.reconciliations = ReconciliationRepository(self._db)
         return self
 
     async def __aexit__(

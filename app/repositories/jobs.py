@@ -31,9 +31,3 @@ class JobRepository:
         first = insert(JobCursorRow).values(job=job, position=position)
         moved = first.on_conflict_do_update(index_elements=[JobCursorRow.job], set_={"position": position})
         await self._db.execute(moved)
-
-    async def database_takes_writes(self) -> bool:
-        """False on a standby, and on a primary that is being demoted."""
-        writable = func.current_setting("transaction_read_only") == "off"
-        answer: bool = (await self._db.execute(select(writable))).scalar_one()
-        return answer

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.events import Action
-from app.models import RefusalRow
+from app.models import LoginFailureRow, RefusalRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,15 @@ class RefusalCount:
     user_id: UUID
     family_id: UUID
     action: Action
+    minute: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFailureCount:
+    subject_id: UUID
+    reason: str
+    source: str
     minute: datetime
     count: int
 
@@ -50,3 +59,29 @@ class RefusalRepository:
         return [
             RefusalCount(user, family, Action(action), minute, count) for user, family, action, minute, count in rows
         ]
+
+    async def count_login(self, subject_id: UUID, reason: str, source: str, now: datetime) -> int:
+        """Count one more failed sign-in; how many alike there are in this minute now."""
+        key = (LoginFailureRow.subject_id, LoginFailureRow.reason, LoginFailureRow.source, LoginFailureRow.minute)
+        minute = now.replace(second=0, microsecond=0)
+        first = insert(LoginFailureRow).values(
+            subject_id=subject_id, reason=reason, source=source, minute=minute, count=1
+        )
+        more = first.on_conflict_do_update(index_elements=key, set_={"count": LoginFailureRow.count + 1})
+        total: int = (await self._db.execute(more.returning(LoginFailureRow.count))).scalar_one()
+        return total
+
+    async def take_login_batch(
+        self, before: datetime | None, *, limit: int, subject_id: UUID | None = None
+    ) -> list[LoginFailureCount]:
+        """Remove and return the counts of minutes that began before a time, of one subject or of all; no time, all."""
+        key = (LoginFailureRow.subject_id, LoginFailureRow.reason, LoginFailureRow.source, LoginFailureRow.minute)
+        old = select(*key)
+        if before is not None:
+            old = old.where(LoginFailureRow.minute < before)
+        if subject_id is not None:
+            old = old.where(LoginFailureRow.subject_id == subject_id)
+        done = old.limit(limit).with_for_update(skip_locked=True).cte("done")
+        taken = delete(LoginFailureRow).where(*(column == done.c[column.key] for column in key))
+        rows = await self._db.execute(taken.returning(*key, LoginFailureRow.count))
+        return [LoginFailureCount(*row) for row in rows]

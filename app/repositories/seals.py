@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -307,6 +307,11 @@ class SealRepository:
         place = (cursor.epoch, cursor.xact, cursor.seq)
         values = (head.epoch, tree.size, tree.root(), tree.stored_edge(), *place, head.size)
         return (await self._db.exec_driver_sql(MOVE_HEAD, values)).rowcount == 1
+
+    async def raise_minimum_index(self, epoch: int, index: int) -> None:
+        """Entries below are gone from here. As the owner."""
+        raised = update(AuditLogRow).where(AuditLogRow.epoch == epoch, AuditLogRow.minimum_index < index)
+        await self._db.execute(raised.values(minimum_index=index))
 
     async def list_batches(self, epoch: int, *, since: int, limit: int) -> list[Batch]:
         """Batches from an index on, in order."""

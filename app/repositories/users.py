@@ -58,6 +58,10 @@ class UserRepository:
         row = (await self._db.execute(found)).one_or_none()
         return None if row is None else _user(row)
 
+    async def is_erased(self, user_id: UUID) -> bool:
+        found = select(UserRow.id).where(UserRow.id == user_id, UserRow.erased_at.is_not(None))
+        return (await self._db.execute(found)).one_or_none() is not None
+
     async def exists_with_role(self, role: Role) -> bool:
         found = select(UserRow.id).where(UserRow.role == role).limit(1)
         return (await self._db.execute(found)).one_or_none() is not None

@@ -1,6 +1,6 @@
 """Rotation, replay, reuse: what happens to a presented refresh token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NoReturn, assert_never
 
@@ -166,6 +166,8 @@ class Refresh:
         token = presentation.token
         now = await db.now()
         if await db.refusals.count(token.user_id, token.family_id, action, now) == 1:
+            if await db.users.is_erased(token.user_id):  # nothing new is to be kept of them
+                presentation = replace(presentation, client=ClientContext(None, None, presentation.client.request_id))
             event = presentation.event(
                 action, actor=ANONYMOUS, outcome=Outcome.FAILURE, reason=reason, generation=token.generation
             )

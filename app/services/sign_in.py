@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from uuid_utils.compat import uuid7
 
-from app.domain.clients import ClientContext
+from app.domain.clients import ALIKE_FAILURES, ClientContext, failure_source
 from app.domain.errors import InvalidCredentials, UsernameRefused
 from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome, user_actor
 from app.domain.families import FIRST_PARTY_CLIENT, Family, Grant, Lifetimes
@@ -74,20 +74,25 @@ class SignIn:
             return await db.users.find_by_key(_lookup_key(username))
 
     async def _refuse(self, username: str, user: User | None, client: ClientContext) -> NoReturn:
+        """Each failure is counted; the first few of a minute that are alike are events, the job sums up the rest."""
+        reason = "unknown_user" if user is None else "disabled" if user.disabled_at else "wrong_password"
         event = Event(
             Action.LOGIN_FAILED,
             ANONYMOUS,
             client,
             outcome=Outcome.FAILURE,
-            reason="unknown_user" if user is None else "disabled" if user.disabled_at else "wrong_password",
+            reason=reason,
             subject_id=user.id if user else NOBODY,
             detail={} if user else {"name_digest": self._keyring.name_digest(_lookup_key(username))},
         )
         async with self._database.begin() as db:
-            await db.audit.add(event, at=await db.now())
+            now = await db.now()
+            source = failure_source(client.ip)
+            if await db.refusals.count_login(event.subject_id, reason, source, now) <= ALIKE_FAILURES:
+                await db.audit.add(event, at=now)
             await db.commit()
-        log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=event.reason)
-        raise InvalidCredentials(why=event.reason)
+        log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=reason)
+        raise InvalidCredentials(why=reason)
 
     async def _open(self, db: UnitOfWork, user: User, new_hash: str | None, client: ClientContext) -> Grant:
         now = await db.now()

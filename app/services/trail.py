@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -101,7 +101,7 @@ class Trail:
             raise QueryTooBroad(why=error.why) from error
         page = page_of(rows, limit, lambda event: Position(event.occurred_at, event.id))
         asked = {**self._described(wanted), "order": order, "limit": limit}
-        await self._record("events", asked, len(page.items), actor, client)
+        await self.record("events", asked, len(page.items), actor, client)
         return Found(
             page.items,
             names,
@@ -130,7 +130,7 @@ class Trail:
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
         asked = {**self._described(wanted), "bucket": bucket.value}
-        await self._record("histogram", asked, sum(count for _, _, count in counts), actor, client)
+        await self.record("histogram", asked, sum(count for _, _, count in counts), actor, client)
         return counts
 
     async def tail(
@@ -142,7 +142,7 @@ class Trail:
         Args:
             follow: Yields when to look again; `None`: do not.
         """
-        await self._record("tail", {"last": last}, last, actor, client)
+        await self.record("tail", {"last": last}, last, actor, client)
         async with self._database.begin() as db:
             stretch = await db.seals.read_newest(last)
         yield stretch.events
@@ -158,17 +158,14 @@ class Trail:
                 except StopAsyncIteration:
                     return
 
-    async def record_proof(self, event_id: UUID, *, actor: Actor, client: ClientContext) -> None:
-        """Write down that somebody asked for an event's proof."""
-        await self._record("proof", {"event": str(event_id)}, 1, actor, client)
-
     def _described(self, wanted: EventFilter) -> dict[str, JsonValue]:
         digest = self._keyring.name_digest(str(wanted.network)) if wanted.network is not None else None
         return wanted.described(digest)
 
-    async def _record(
-        self, view: str, asked: dict[str, JsonValue], count: int, actor: Actor, client: ClientContext
+    async def record(
+        self, view: str, asked: Mapping[str, JsonValue], count: int, actor: Actor, client: ClientContext
     ) -> None:
+        """Write down that somebody read: which view, what they asked for, how much they saw; not what."""
         event = Event(Action.AUDIT_QUERIED, actor, client, detail={"view": view, "filter": asked, "count": count})
         async with self._database.begin() as db:
             await db.audit.add(event, at=await db.now())

@@ -1,0 +1,87 @@
+"""Forgetting a person: their data goes, the trail and every proof stay."""
+
+import secrets
+from uuid import UUID
+
+from app.domain.clients import ClientContext
+from app.domain.entries import SALT_BYTES, SealedFields, commitment_of, person_of
+from app.domain.errors import UserNotFound
+from app.domain.events import Action, Actor, Event
+from app.domain.families import EndReason
+from app.domain.pages import Position
+from app.observability.logs import get_logger
+from app.repositories.database import Database, UnitOfWork
+from app.security.passwords import PasswordHasher
+from app.services.ends import end_events
+from app.services.housekeeping import BATCH, login_failure_sums
+
+log = get_logger()
+
+
+class Erasure:
+    def __init__(self, maintenance: Database, hasher: PasswordHasher) -> None:
+        """`maintenance` acts as the role that may do this to the trail, and nothing else."""
+        self._database = maintenance
+        self._hasher = hasher
+
+    async def erase(self, user_id: UUID, why: str, *, actor: Actor, client: ClientContext) -> int:
+        """
+        Remove a person's data from the user's row, their sessions and all events about them or by them.
+
+        All sessions end at once. Events keep a commitment in the place of address and agent, so that their entries, and
+        with them every proof, stay byte for byte what they were; then the salt is deleted, without which a commitment
+        tells nothing. Broken off, it can be run again and goes on.
+
+        Args:
+            why: For the trail; a ticket number, no personal data.
+        Returns:
+            How many events held personal data.
+        Raises:
+            UserNotFound: there is none.
+        """
+        unusable = await self._hasher.hash(secrets.token_urlsafe(32))
+        await self._forget_user(user_id, unusable, actor, client)
+        replaced = 0
+        for of_others in (False, True):
+            after: Position | None = None
+            while True:
+                async with self._database.begin() as db:
+                    page = await self._replace_page(db, user_id, of_others=of_others, after=after)
+                    await db.commit()
+                replaced += len(page)
+                if len(page) < BATCH:
+                    break
+                after = Position(page[-1].occurred_at, page[-1].id)
+        async with self._database.begin() as db:
+            replaced += len(await self._replace_page(db, user_id, of_others=False, after=None))  # came meanwhile
+            await db.erasures.delete_salt(user_id)
+            erased = Event(
+                Action.SUBJECT_ERASED, actor, client, subject_id=user_id, detail={"events": replaced, "why": why}
+            )
+            await db.audit.add(erased, at=await db.now())
+            await db.commit()
+        log.info(Action.SUBJECT_ERASED, user=str(user_id), events=replaced)
+        return replaced
+
+    async def _forget_user(self, user_id: UUID, password_hash: str, actor: Actor, client: ClientContext) -> None:
+        async with self._database.begin() as db:
+            if await db.users.lock(user_id) is None:
+                raise UserNotFound
+            now = await db.now()
+            ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=actor.id)
+            await db.audit.add(*end_events(ended, actor=actor, client=client), at=now)
+            failures = await db.refusals.take_login_batch(None, limit=BATCH, subject_id=user_id)
+            await db.audit.add(*login_failure_sums(failures), at=now)
+            await db.erasures.forget_user(user_id, pseudonym=f"erased-{user_id}", password_hash=password_hash, now=now)
+            await db.commit()
+
+    async def _replace_page(
+        self, db: UnitOfWork, user_id: UUID, *, of_others: bool, after: Position | None
+    ) -> list[SealedFields]:
+        """One page of events; each commitment is the one that the sealer has computed, or would."""
+        page = await db.erasures.list_personal(user_id, of_others=of_others, after=after, limit=BATCH)
+        people = {person_of(event.actor_kind, event.actor_id, event.subject_id) for event in page}
+        salts = await db.seals.get_salts(people, [secrets.token_bytes(SALT_BYTES) for _ in people])
+        if page:
+            await db.erasures.replace_personal(page, [commitment_of(event, salts) for event in page])
+        return page

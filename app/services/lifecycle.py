@@ -1,0 +1,51 @@
+"""Starts and stops in the trail: with which settings and which keys a process served."""
+
+from pydantic import SecretStr
+
+from app import __version__
+from app.domain.canonical_json import JsonValue
+from app.domain.errors import Unavailable
+from app.domain.events import NO_CLIENT, SYSTEM, Action, Event
+from app.observability.logs import get_logger
+from app.repositories.database import Database
+from app.security.keys import Keyring
+from app.settings import Settings
+
+log = get_logger()
+
+
+class Lifecycle:
+    """Comparing the settings of one start with those of the next shows each change of configuration or keys."""
+
+    def __init__(self, database: Database, settings: Settings, keyring: Keyring) -> None:
+        self._database = database
+        self._settings = settings
+        self._keyring = keyring
+
+    async def started(self) -> None:
+        """Write the start. A database that is away keeps nobody from starting: nothing can be changed then either."""
+        detail: dict[str, JsonValue] = {
+            "version": __version__,
+            "key_ids": [f"{key_id:02x}" for key_id in self._keyring.token_keys],
+            "settings": self._shown(),
+        }
+        await self._write(Event(Action.SERVER_STARTED, SYSTEM, NO_CLIENT, detail=detail))
+
+    async def stopped(self) -> None:
+        await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+
+    def _shown(self) -> dict[str, JsonValue]:
+        """All that is no secret. A secret shows by whether it is set."""
+        shown: dict[str, JsonValue] = {}
+        for name in type(self._settings).model_fields:
+            value = getattr(self._settings, name)
+            shown[name] = bool(value.get_secret_value()) if isinstance(value, SecretStr) else value
+        return shown
+
+    async def _write(self, event: Event) -> None:
+        try:
+            async with self._database.begin() as db:
+                await db.audit.add(event, at=await db.now())
+                await db.commit()
+        except Unavailable as error:
+            log.warning("lifecycle.not_written", action=event.action, why=error.why)
