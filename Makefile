@@ -10,7 +10,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check format bench lock clean
+.PHONY: help run test check format bench docs lock clean
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: $(VENV)/.installed ## Format the code and mend what the linter can
 
 bench: $(VENV)/.installed ## Measure refreshes (OPTIONS="--quick --json out.json")
 	@$(BIN)/python -m benchmarks.refresh $(OPTIONS)
+
+docs: $(VENV)/.installed ## Write the pages that are made from code
+	@$(BIN)/python -m docs.generate_events
 
 lock: $(VENV)/.installed ## Compile the lock files anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock

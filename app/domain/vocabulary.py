@@ -79,6 +79,36 @@ _SUMMED: Final = {
 _REPLAY: Final = frozenset({"grace", "idempotency_key"})
 
 
+# Each reason code, once for all actions that have it.
+REASONS: Final[Mapping[str, str]] = {
+    EndReason.LOGOUT: "the user ended it, by this session's own token or from another one",
+    EndReason.LOGOUT_ALL: "the user ended all their other sessions",
+    EndReason.ADMIN: "an administrator ended it",
+    EndReason.BULK_ADMIN: "an administrator ended many at once",
+    EndReason.REUSE: "a spent refresh token was presented: somebody has a copy",
+    EndReason.PASSWORD_CHANGE: "the password was changed",
+    EndReason.USER_DISABLED: "the user was disabled, or erased",
+    EndReason.ROLE_CHANGE: "the user got another role",
+    EndReason.RESTORE: "a token was further ahead than the database: it is a restored copy",
+    EndReason.EVICTED: "the user had too many sessions, and this was the oldest",
+    EndReason.IDLE_TIMEOUT: "it was not refreshed for too long",
+    EndReason.ABSOLUTE_TIMEOUT: "it reached the longest time that a session may live",
+    EndReason.OAUTH_REVOCATION: "a client revoked it (RFC 7009)",
+    "unknown_user": "nobody has that name",
+    "wrong_password": "the password was wrong",
+    "disabled": "the user is disabled",
+    ROLLED_UP: "a sum of failures that were alike",
+    "grace": "within the seconds in which the token just spent may come again",
+    "idempotency_key": "with the Idempotency-Key of the rotation",
+    "unknown_session": "a genuine token of a session that is not in the database: it has lost something",
+    "wrong_proof": "the token's tag was right, its proof was not",
+    "unsealed": "events wait too long for their seal; the detail names who holds them up",
+    "miscounted": "between two places of the sealed order there are more or fewer events than were sealed",
+    "unprotected": "a table of the trail lacks a trigger",
+    "partitions": "the months made ahead do not reach thirty days, or one is missing",
+}
+
+
 def _life(
     meaning: str,
     level: Level = Level.ROUTINE,
