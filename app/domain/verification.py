@@ -244,7 +244,8 @@ class Verifier:
         personal = self._read_personal(manifest, index, start, width)
         self.report.entries += width
         for number, entry in enumerate(entries, start=start):
-            self._check_entry(number, entry, personal.get(number))
+            if entry:
+                self._check_entry(number, entry, personal.get(number))
 
     def _check_leaves(self, manifest: Manifest, index: int, leaves: list[bytes], entries: list[bytes]) -> None:
         width = tile_width(manifest.size, 0, index)
@@ -271,7 +272,9 @@ class Verifier:
         if (0, index) not in self._tiles and len(tile) == TILE_WIDTH:
             self._check_under_parent(0, index, subtree_root(tile))
         for offset, (sealed, leaf) in enumerate(zip(tile, leaves, strict=False)):
-            if sealed != leaf:
+            if not entries[offset]:
+                self.report.add(Class.MISSING, f"entry {start + offset}", "was sealed, and is not there")
+            elif sealed != leaf:
                 self.report.add(
                     Class.ALTERED, f"entry {start + offset}", f"is not what was sealed{_name(entries[offset])}"
                 )

@@ -39,6 +39,7 @@ class Erasure:
         Raises:
             UserNotFound: there is none.
         """
+        client = ClientContext(None, None, client.request_id)  # no address enters the events of somebody erased
         unusable = await self._hasher.hash(secrets.token_urlsafe(32))
         await self._forget_user(user_id, unusable, actor, client)
         replaced = 0

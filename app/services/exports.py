@@ -1,11 +1,12 @@
 """Exporting the trail: proven bundles, and plain lists for other programs."""
 
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from app.domain.bundles import Manifest, pack, personal_path, tiles_for
 from app.domain.clients import ClientContext
@@ -21,10 +22,10 @@ from app.domain.entries import (
 )
 from app.domain.errors import RotaError
 from app.domain.events import Action, Actor, Event
-from app.domain.merkle import TILE_WIDTH, tile_path
+from app.domain.merkle import TILE_WIDTH, leaf_hash, tile_path
 from app.domain.pages import Position
-from app.repositories.database import Database
-from app.repositories.seals import Head, Place
+from app.repositories.database import Database, UnitOfWork
+from app.repositories.seals import Batch, Head
 from app.repositories.tiles import StoredCheckpoint
 
 PAGE: Final = 4096  # events read in one short transaction
@@ -32,6 +33,9 @@ CHECKPOINTS_PAGE: Final = 1000
 
 Progress = Callable[[int, int], None]
 """How many are done, and of how many."""
+
+Exported = tuple[bytes, str | None]
+"""An entry, and its salt and personal data if there is any."""
 
 
 class NothingSigned(RotaError):
@@ -152,41 +156,42 @@ class Exports:
                 progress(index - span.first, span.last - span.first)
         return with_data
 
-    async def _entries(self, span: Span) -> AsyncIterator[tuple[bytes, str | None]]:
-        """Entries of the span with their personal data, in order."""
+    async def _entries(self, span: Span) -> AsyncIterator[Exported]:
+        """Entries of the span with their personal data, in order; an empty one where the event is gone."""
         index = span.first
         if index == 0 and span.head.opening is not None:
             yield span.head.opening.encode(), None
             index = 1
-        place: Place | None = None
         while index < span.last:
-            async with self._database.begin() as db:
-                if place is None:
-                    batch = await db.seals.find_batch_at(span.head.epoch, index)
-                    if batch is None:
-                        raise NothingThere
-                    stretch = await db.seals.read_between(batch.start, batch.end)
-                    # Counted from the end: what retention removed stood before.
-                    events = stretch.events[len(stretch.events) - (batch.first_index + batch.count - index) :]
-                else:
-                    stretch = await db.seals.read_between(place, span.head.cursor, limit=PAGE)
-                    events = stretch.events
-                place = stretch.end
-                people = {person_of(event.actor_kind, event.actor_id, event.subject_id) for event in events}
-                salts = await db.seals.find_salts(people)
-            if not events:
-                return  # fewer rows than leaves: the verifier will name the place
-            for event in events[: span.last - index]:
-                person = person_of(event.actor_kind, event.actor_id, event.subject_id)
-                erased = event.commitment is not None or (event.ip is None and event.user_agent is None)
-                if erased or person not in salts:
-                    yield entry_of(event, event.commitment), None
-                else:
-                    record = (
-                        f"{base64url(event_salt(salts[person], event.id))} {personal_data(event.ip, event.user_agent)}"
-                    )
-                    yield entry_of(event, commitment_of(event, salts)), record
-            index += len(events)
+            first, exported = await self._read_window(span.head, index)
+            for each in exported[index - first : span.last - first]:
+                yield each
+            index = first + len(exported)
+
+    async def _read_window(self, head: Head, index: int) -> tuple[int, list[Exported]]:
+        """Whole batches from the one that holds an index on: the first index, and as many entries as were sealed."""
+        async with self._database.begin() as db:
+            holding = await db.seals.find_batch_at(head.epoch, index)
+            if holding is None:
+                raise NothingThere
+            batches = await db.seals.list_batches(head.epoch, since=holding.first_index, limit=PAGE)
+            window: list[Batch] = []
+            count = 0
+            for batch in batches:
+                if window and count + batch.count > PAGE:
+                    break
+                window.append(batch)
+                count += batch.count
+            events = (await db.seals.read_between(window[0].start, window[-1].end)).events
+            people = {person_of(event.actor_kind, event.actor_id, event.subject_id) for event in events}
+            salts = await db.seals.find_salts(people)
+            exported = [_export(event, salts) for event in events]
+            first = window[0].first_index
+            if len(events) != count:  # by retention or by somebody: each leaf gets the event that it is of
+                leaves = [leaf async for leaf in _leaves(db, head, first, first + count)]
+                by_leaf = {leaf_hash(each[0]): each for each in exported}
+                exported = [by_leaf.get(leaf, (b"", None)) for leaf in leaves]
+        return first, exported
 
     async def _write_tiles(self, work: Path, span: Span) -> None:
         wanted = list(tiles_for(span.checkpoint.size, span.first, span.last))
@@ -233,6 +238,22 @@ class Exports:
             if len(page) < PAGE:
                 return
             after = Position(page[-1].occurred_at, page[-1].id)
+
+
+def _export(event: SealedFields, salts: Mapping[UUID, bytes]) -> Exported:
+    person = person_of(event.actor_kind, event.actor_id, event.subject_id)
+    erased = event.commitment is not None or (event.ip is None and event.user_agent is None)
+    if erased or person not in salts:
+        return entry_of(event, event.commitment), None
+    record = f"{base64url(event_salt(salts[person], event.id))} {personal_data(event.ip, event.user_agent)}"
+    return entry_of(event, commitment_of(event, salts)), record
+
+
+async def _leaves(db: UnitOfWork, head: Head, start: int, end: int) -> AsyncIterator[bytes]:
+    while start < end:
+        for leaf in await db.tiles.get_leaves(head, start, end):
+            yield leaf
+            start += 1
 
 
 def _moment(at: datetime | None) -> str | None:

@@ -69,6 +69,11 @@ class Publishing:
             if head is None:
                 return False
             published = await self._newest(head)
+            if published is not None and published.checkpoint.size > head.size:
+                raise HistoryRefused(
+                    f"The published history has {published.checkpoint.size} entries, this database {head.size}: it is "
+                    "an older copy. To go on from here, open a further incarnation (rota audit open-epoch)."
+                )
             tree = await self._derive(db, head, published)
             await self._push_stored(db, head, published)
             if published is not None and published.checkpoint.size == head.size:
@@ -145,11 +150,6 @@ class Publishing:
             raise HistoryRefused(f"The newest published checkpoint is not ours: {error}.") from None
         if checkpoint.origin != head.origin:
             raise HistoryRefused("The newest published checkpoint is of another log.")
-        if checkpoint.size > head.size:
-            raise HistoryRefused(
-                f"The published history has {checkpoint.size} entries, this database {head.size}: it is an older copy. "
-                "To go on from here, open a further incarnation (rota audit open-epoch)."
-            )
         return Published(checkpoint, note)
 
     async def _derive(self, db: UnitOfWork, head: Head, published: Published | None) -> Tree:

@@ -22,7 +22,7 @@ async def port(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> A
     await asyncio.to_thread(server.__enter__)
     yield listening
     await asyncio.to_thread(server.__exit__, None, None, None)
-    text = log.read_text()  # noqa: ASYNC240 - the test is over
+    text = log.read_text()
     assert '"level":"error"' not in text
     assert "Traceback" not in text
 

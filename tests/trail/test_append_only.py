@@ -95,7 +95,10 @@ async def test_the_maintenance_role_can_only_erase(own: OwnDatabase, log: Log, c
 async def test_who_owns_what(sql: asyncpg.Connection, own: OwnDatabase) -> None:
     """The owner is no login; the server's login is no superuser, owns nothing, and may not become the owner."""
     assert await sql.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'rota_owner'") is False
-    owners = "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relname ~ '^(users|families|audit_)' AND relkind IN ('r','p')"
+    owners = (
+        "SELECT DISTINCT relowner::regrole::text FROM pg_class "
+        "WHERE relname ~ '^(users|families|audit_)' AND relkind IN ('r', 'p')"
+    )
     assert [row[0] for row in await sql.fetch(owners)] == ["rota_owner"]
     server = await asyncpg.connect(own.app)
     try:
@@ -152,8 +155,9 @@ async def test_new_partitions_are_protected(own: OwnDatabase, own_sql: asyncpg.C
         ("ALTER TABLE audit_events ENABLE TRIGGER audit_no_delete", "unprotected"),
         ("DROP TRIGGER audit_no_truncate ON {first}", "unprotected"),
         (
-            "ALTER TABLE audit_events DETACH PARTITION {last}; ALTER TABLE audit_events DETACH PARTITION {third};"
-            "ALTER TABLE audit_events DETACH PARTITION {second}",
+            "; ".join(
+                f"ALTER TABLE audit_events DETACH PARTITION {{{which}}}" for which in ("last", "third", "second")
+            ),
             "partitions",
         ),
         ("ALTER TABLE audit_events DETACH PARTITION {second}", "partitions"),

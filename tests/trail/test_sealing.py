@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,10 +33,10 @@ VALUES (gen_random_uuid(), clock_timestamp(), 'audit.heartbeat', 1, 'success', '
 async def sealed_in_order(sql: asyncpg.Connection) -> None:
     """Every committed event is sealed exactly once, and the batches join."""
     events = await sql.fetchval("SELECT count(*) FROM audit_events")
-    head = await sql.fetchrow("SELECT * FROM audit_logs ORDER BY epoch DESC LIMIT 1")
+    (head,) = await sql.fetch("SELECT * FROM audit_logs ORDER BY epoch DESC LIMIT 1")
     batches = await sql.fetch("SELECT * FROM audit_batches WHERE epoch = $1 ORDER BY first_index", head["epoch"])
     assert head["tree_size"] == sum(batch["count"] for batch in batches) == events
-    for before, after in zip(batches, batches[1:], strict=False):
+    for before, after in pairwise(batches):
         assert after["first_index"] == before["first_index"] + before["count"]
         assert [after[f"from_{part}"] for part in ("epoch", "xact", "seq")] == [
             before[f"to_{part}"] for part in ("epoch", "xact", "seq")
@@ -154,7 +155,7 @@ async def test_who_holds_it_up_is_named(
     own_sql: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A transaction that sits open in another database of the cluster: status, log and trail name it; nothing is lost."""
+    """A transaction that sits open in another database of the cluster: status, log and trail name it; none is lost."""
     monkeypatch.setattr(sealing, "LAG_WARNING_SECONDS", 0)
     monkeypatch.setattr(sealing, "LAG_ALARM_SECONDS", 0)
     await log.seal()
@@ -206,16 +207,14 @@ def broken_at(log: Log, statement: int) -> Iterator[Callable[[], int]]:
 
 
 async def test_killed_between_any_two_statements(log: Log, own_sql: asyncpg.Connection) -> None:
-    """Sealing and publishing, cut off before each statement in turn: the next run goes on; no fork, no gap, no double."""
+    """Sealing and publishing, cut off before each statement in turn: the next run goes on; no fork, no gap."""
     await log.seal()
     statement, done = 1, False
     while not done:
         await log.live(f"person-{statement}", 90)
         with broken_at(log, statement) as seen:
-            try:
+            with contextlib.suppress(RotaError, ConnectionResetError):
                 await log.publish()
-            except (RotaError, ConnectionResetError):
-                pass
             done = seen() < statement
         await log.publish()
         await sealed_in_order(own_sql)
