@@ -95,7 +95,7 @@ async def test_the_verifier_needs_no_database(log: Log, tmp_path: Path) -> None:
     keys.write_text(f"{log.signer.key(ORIGIN)}\n")
     program = textwrap.dedent("""
         import socket, sys
-        for name in ("sqlalchemy", "asyncpg", "fastapi", "starlette", "uvicorn", "alembic"):
+        for name in ("sqlalchemy", "asyncpg", "fastapi", "starlette", "alembic"):
             sys.modules[name] = None
         from app.cli import main
         socket.socket.connect = socket.socket.bind = None

@@ -17,12 +17,12 @@ MUTATIONS = 1000
 
 async def lively(log: Log) -> None:
     """Sessions of all kinds, over several checkpoints and more than one tile."""
-    await log.live("ada", 300, end=True)
-    await log.live("ben", 20)
+    await log.live("ada", 240, end=True)
+    await log.live("ben", 5)
     await log.publish()
-    await log.live("cleo", 30, end=True)
+    await log.live("cleo", 20, end=True)
     await log.publish()
-    await log.live("dora", 250)
+    await log.live("dora", 5)
     await log.publish()
 
 
