@@ -11,7 +11,7 @@ in the event's row and their salt is deleted: the entry, and with it every proof
 """
 
 import hmac
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -25,6 +25,8 @@ from app.domain.events import ActorKind
 KIND: Final = "rota.event/"
 EPOCH_KIND: Final = "rota.epoch/1"
 SALT_BYTES: Final = 32
+
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 _PEOPLE: Final = frozenset({ActorKind.USER.value, ActorKind.ADMIN.value})
 _quote: Final = encode_basestring  # a JSON string with the escapes of RFC 8785 section 3.2.2.2 and no others
@@ -118,7 +120,7 @@ def moment(at: datetime) -> str:
 
 def base64url(raw: bytes) -> str:
     """Without padding (RFC 4648 section 5)."""
-    return urlsafe_b64encode(raw).decode("ascii").rstrip("=")
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=").decode("ascii")
 
 
 def _id(value: UUID | None) -> str:

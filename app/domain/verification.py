@@ -7,7 +7,7 @@ vocabulary; each session's life, counted without gaps; times; personal data unde
 """
 
 import re
-from base64 import urlsafe_b64decode
+from binascii import a2b_base64
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -21,6 +21,11 @@ from app.domain.entry_forms import UnknownForm, is_opening, read_entry
 from app.domain.findings import Class, Report
 from app.domain.lives import IllegalLife, Life, Members, missing_numbers
 from app.domain.merkle import TILE_WIDTH, edge_root, edge_widths, leaf_hash, split, subtree_root, tile_path
+
+_PERSONAL: Final = re.compile(
+    rb"(0|[1-9]\d{0,17}) ([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]) (\{\"ip\":.*\})", re.DOTALL
+).fullmatch
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 TOLERANCE: Final = timedelta(minutes=5)  # by which an event may be older than one before it in the tree
 
@@ -69,7 +74,7 @@ class Verifier:
         self._unexplained: dict[str, list[str]] = {}
         self._erased: set[str] = set()
         self._latest = ""
-        self._floor = ""
+        self._floor = self._minute = ""
         self._personal = 0
 
     def run(self) -> Report:
@@ -285,15 +290,15 @@ class Verifier:
             return {}
         name = personal_path(index)
         found: dict[int, tuple[bytes, bytes]] = {}
-        for line in (self._files.read(name) or b"").splitlines():
-            number, _, rest = line.partition(b" ")
-            salt, _, data = rest.partition(b" ")
-            try:
-                found[int(number)] = (urlsafe_b64decode(salt + b"="), data)
-                if base64url(found[int(number)][0]).encode() != salt or not start <= int(number) < start + width:
-                    raise ValueError  # noqa: TRY301 - the same finding as for what Python refuses
-            except ValueError:
-                self.report.add(Class.MALFORMED, name, "a line is not an index, a salt and JSON")
+        lines = (self._files.read(name) or b"\n").split(b"\n")
+        if lines.pop() or lines == [b""]:
+            lines = [] if lines == [b""] else [b"cut short"]
+        for line in lines:
+            matched = _PERSONAL(line)
+            if matched is None or not start <= int(matched[1]) < start + width or int(matched[1]) in found:
+                self.report.add(Class.MALFORMED, name, "a line is not an index, a salt and JSON, each entry once")
+            else:
+                found[int(matched[1])] = (a2b_base64(matched[2].translate(_STANDARD) + b"="), matched[3])
         self._personal += len(found)
         return found
 
@@ -328,8 +333,9 @@ class Verifier:
         at = event["occurred_at"]
         if at > self._latest:
             self._latest = at
-            # Compared as text, moved on only now and then: parsing each time would cost more than all else.
-            if at[:16] != self._floor[:16]:
+            # Compared as text, and moved on once a minute: parsing each time would cost more than all else.
+            if at[:16] != self._minute:
+                self._minute = at[:16]
                 self._floor = (datetime.fromisoformat(at) - TOLERANCE).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         elif at < self._floor:
             self.report.add(Class.TIME, f"entry {index}", f"is dated {at}, after an entry of {self._latest}")
