@@ -61,7 +61,8 @@ That order is total and final, but not causal between transactions: inside a ses
 Tree heads are signed as C2SP checkpoints (`c2sp.org/tlog-checkpoint`, Ed25519 signed notes) and published outside the database within seconds;
 when nothing happens for ten minutes an `audit.heartbeat` does. After a restore from a backup the log goes on under a
 further name, `<origin>/epoch-<n>`, whose first entry (`"k": "rota.epoch/1"`) holds the last checkpoint of the one before
-and the operator's reason, and which seals everything that the restored database holds anew.
+and the operator's reason, and which seals everything that the restored database holds anew. It is signed by the same key
+under that name: `rota audit key` prints a verifier key for each.
 
 ## A bundle, and verifying it
 

@@ -18,7 +18,9 @@ from app.cli.running import AsJson, parse_time, progress, run, say
 from app.cli.trail import plain, search, tail
 from app.cli.verify import verify, verify_folder
 from app.domain.entries import SealedFields
+from app.domain.errors import RotaError
 from app.domain.events import NO_CLIENT, SYSTEM
+from app.observability.logs import get_logger
 from app.security.notes import NoteSigner, new_key
 from app.settings import SettingsInvalid, load_settings
 
@@ -36,6 +38,9 @@ From = Annotated[str | None, typer.Option("--from", help="ISO 8601, UTC unless i
 To = Annotated[str | None, typer.Option("--to", help="likewise, inclusive to the microsecond")]
 
 SEAL_SECONDS: Final = 0.5
+DELAYED_SECONDS: Final = 2.0
+
+log = get_logger()
 
 
 class Format(StrEnum):
@@ -83,13 +88,20 @@ def seal(
     async def work(services: "Container") -> None:
         publishing = _publishing(services)
         while True:
-            while await services.sealing.seal():
-                pass
-            await publishing.publish()
-            if not watch:
-                return
-            await publishing.beat()
-            await services.sealing.watch()
+            try:
+                while await services.sealing.seal():
+                    pass
+                await publishing.publish()
+                if not watch:
+                    return
+                await publishing.beat()
+                await services.sealing.watch()
+            except RotaError as error:
+                # What passes is waited out; a history that is not ours is for the operator.
+                if not watch or error.code not in {"temporarily_unavailable", "sink_unavailable"}:
+                    raise
+                log.warning("audit.delayed", code=error.code, why=error.why)
+                await asyncio.sleep(DELAYED_SECONDS)
             await asyncio.sleep(SEAL_SECONDS)
 
     run(work)
@@ -243,12 +255,16 @@ def check(as_json: AsJson = False) -> None:  # noqa: FBT002 - Typer's form
 @commands.command()
 def retain(
     archive: Annotated[Path, typer.Option(help="Directory that gets a bundle of each month before it is removed")],
+    personal: Annotated[  # noqa: FBT002 - Typer's form
+        bool, typer.Option("--personal-data/--no-personal-data", help="Whether addresses and agents are archived")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is due")] = False,  # noqa: FBT002
 ) -> None:
     """
     Export, verify and remove the months older than ROTA_AUDIT_RETENTION_DAYS.
 
-    Needs a login that may act as rota_owner in ROTA_MAINTENANCE_DATABASE_URL. What remains still verifies.
+    Needs a login that may act as rota_owner in ROTA_MAINTENANCE_DATABASE_URL. What remains still verifies. An archive
+    is out of reach for `rota users erase`, so addresses and agents are left out of it unless you ask for them.
     """
 
     async def work(services: "Container") -> None:
@@ -264,7 +280,7 @@ def retain(
                 keys = [signer.key(due.span.head.origin)] if due.span else []
                 with progress(f"exporting {due.name}") as tell:
                     bundle = await retention.remove(
-                        due, archive, verify=partial(verify_folder, trusted=keys), progress=tell
+                        due, archive, personal=personal, verify=partial(verify_folder, trusted=keys), progress=tell
                     )
                 typer.echo(str(bundle or "empty"))
         finally:

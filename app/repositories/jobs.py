@@ -1,6 +1,6 @@
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Boolean, func, literal_column, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,3 +31,8 @@ class JobRepository:
         first = insert(JobCursorRow).values(job=job, position=position)
         moved = first.on_conflict_do_update(index_elements=[JobCursorRow.job], set_={"position": position})
         await self._db.execute(moved)
+
+    async def login_is_superuser(self) -> bool:
+        """Whether the login, not the role it acts as, may do anything."""
+        found = select(literal_column("rolsuper", Boolean)).select_from(text("pg_roles"))
+        return bool((await self._db.execute(found.where(text("rolname = session_user")))).scalar_one())

@@ -24,6 +24,7 @@ class Lifecycle:
 
     async def started(self) -> None:
         """Write the start. A database that is away keeps nobody from starting: nothing can be changed then either."""
+        await self._warn_of_power()
         detail: dict[str, JsonValue] = {
             "version": __version__,
             "key_ids": [f"{key_id:02x}" for key_id in self._keyring.token_keys],
@@ -33,6 +34,16 @@ class Lifecycle:
 
     async def stopped(self) -> None:
         await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+
+    async def _warn_of_power(self) -> None:
+        """The trail is append-only for the server's role; a login that can leave it makes that a matter of trust."""
+        try:
+            async with self._database.begin() as db:
+                powerful = await db.jobs.login_is_superuser()
+        except Unavailable:
+            return  # said below
+        if powerful:
+            log.warning("database.login_is_superuser", advice="give the server a login that is in rota_app only")
 
     def _shown(self) -> dict[str, JsonValue]:
         """All that is no secret. A secret shows by whether it is set."""

@@ -72,7 +72,7 @@ class Retention:
         return [await self._due(name, partitions.get(name)) for name in sorted({*past, *detached})]
 
     async def remove(
-        self, due: Due, archive: Path, *, verify: Callable[[Path], Report], progress: Progress
+        self, due: Due, archive: Path, *, personal: bool, verify: Callable[[Path], Report], progress: Progress
     ) -> Path | None:
         """
         Export a month, verify the export, and only then take the month off and drop it.
@@ -89,7 +89,7 @@ class Retention:
         if due.span is not None and bundle is not None:
             if not bundle.exists():
                 await self._exports.write_bundle(
-                    bundle, due.span, since=None, until=None, personal=True, progress=progress
+                    bundle, due.span, since=None, until=None, personal=personal, progress=progress
                 )
             report = await asyncio.to_thread(verify, bundle)
             held = report.manifest

@@ -69,7 +69,7 @@ async def run(retention: Retention, log: Log, archive: Path) -> list[str]:
     verify = partial(verify_folder, trusted=[log.signer.key(ORIGIN)])
     done = []
     for due in await retention.list_due():
-        await retention.remove(due, archive, verify=verify, progress=lambda _done, _total: None)
+        await retention.remove(due, archive, personal=False, verify=verify, progress=lambda _done, _total: None)
         done.append(due.name)
     return done
 
