@@ -136,15 +136,18 @@ class Run:
 class _Client(asyncio.Protocol):
     """One connection: a request, its whole answer, the next request, until the end."""
 
-    def __init__(self, run: Run, requests: Callable[[bytes | None], bytes], end: float) -> None:
+    def __init__(
+        self, run: Run, requests: Callable[[bytes | None], bytes], end: float, *, due: float, every: float
+    ) -> None:
         self._run, self._requests, self._end = run, requests, end
+        self._due, self._every = due, every
         self._buffer = b""
         self._sent_at = 0.0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
-        self._send(None)
+        self._next(None)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -159,7 +162,7 @@ class _Client(asyncio.Protocol):
         else:
             self._run.errors += 1
         if now < self._end:
-            self._send(body)
+            self._next(body)
         else:
             self._requests(body)  # the client must know its last token
             self._transport.close()
@@ -168,21 +171,39 @@ class _Client(asyncio.Protocol):
         if not self.done.done():
             self.done.set_result(None)
 
+    def _next(self, answer: bytes | None) -> None:
+        """Send when the next request is due; one that is late is sent at once."""
+        wait = self._due - time.perf_counter()
+        self._due += self._every
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._send, answer)
+        else:
+            self._send(answer)
+
     def _send(self, answer: bytes | None) -> None:
         request = self._requests(answer)
         self._sent_at = time.perf_counter()
         self._transport.write(request)
 
 
-async def closed_loop(port: int, seconds: float, clients: list[Callable[[bytes | None], bytes]]) -> Run:
+async def closed_loop(
+    port: int, seconds: float, clients: list[Callable[[bytes | None], bytes]], *, rate: float | None = None
+) -> Run:
     """
     As many connections as clients, each sending its next request when it has its answer.
 
     A client makes the next request from the last answer's body (`None` at first).
+
+    Args:
+        rate: Requests a second that all of them send together, evenly; `None`: as many as they can.
     """
     run, started = Run(), time.perf_counter()
     loop = asyncio.get_running_loop()
-    protocols = [_Client(run, client, started + seconds) for client in clients]
+    gap = 1 / rate if rate else 0
+    protocols = [
+        _Client(run, client, started + seconds, due=started + number * gap, every=len(clients) * gap)
+        for number, client in enumerate(clients)
+    ]
     for protocol in protocols:
         await loop.create_connection(lambda given=protocol: given, "127.0.0.1", port)  # type: ignore[misc]
     await asyncio.gather(*(protocol.done for protocol in protocols))

@@ -1,6 +1,8 @@
 """`rota audit verify`: for auditors. Needs no database, no network and no settings."""
 
 import json
+import os
+import stat
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,20 +19,29 @@ from app.domain.merkle import leaf_hash, root_from_proof
 from app.domain.verification import Verifier
 from app.security.notes import NoteKey, SignatureInvalid, open_note
 
+FILE_BYTES = 32 * 1024 * 1024  # beyond what any file of a bundle can have, but for the list of checkpoints
+
 Keys = Annotated[Path, typer.Option(help="File with the trusted public keys (vkeys), one a line")]
 
 
-class _Folder:
+class BundleFolder:
     """A bundle on disk."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def read(self, name: str) -> bytes | None:
+        path = self._root / name
         try:
-            return (self._root / name).read_bytes()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or (status.st_size > FILE_BYTES and name != "checkpoints"):
+                return None
+            return path.read_bytes()
+        except OSError:
             return None
+
+    def count(self) -> int:
+        return sum(len(files) for _, _, files in os.walk(self._root))
 
 
 def verify(
@@ -56,7 +67,7 @@ def verify(
         raise typer.Exit(Exit.NOT_FOUND)
     with progress("verifying") as tell:
         verifier = Verifier(
-            _Folder(bundle),
+            BundleFolder(bundle),
             partial(open_note, keys=trusted),
             copies=_copies(checkpoints),
             oldest=Clock().on_host() - timedelta(seconds=max_age) if max_age else None,
@@ -69,7 +80,7 @@ def verify(
 
 def verify_folder(bundle: Path, trusted: list[NoteKey]) -> Report:
     """Verify a bundle that was exported just now."""
-    return Verifier(_Folder(bundle), partial(open_note, keys=trusted)).run()
+    return Verifier(BundleFolder(bundle), partial(open_note, keys=trusted)).run()
 
 
 def _read_keys(path: Path) -> list[NoteKey]:
@@ -91,6 +102,8 @@ def _copies(folder: Path | None) -> list[tuple[str, str]]:
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a directory")
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise typer.BadParameter(f"{folder} holds no checkpoint")
     return [(str(path), path.read_bytes().decode("utf-8", "replace")) for path in files]
 
 
@@ -121,6 +134,8 @@ def _print(report: Report, *, as_json: bool) -> None:
             "ok": not report.counts,
             "origin": report.manifest.origin if report.manifest else None,
             "size": report.manifest.size if report.manifest else None,
+            "first": report.manifest.first if report.manifest else None,
+            "last": report.manifest.last if report.manifest else None,
             "entries": report.entries,
             "checkpoints": report.checkpoints,
             "checkpoints_beyond": report.beyond,
@@ -144,4 +159,8 @@ def _print(report: Report, *, as_json: bool) -> None:
             f"{report.sessions} sessions, {report.erased} entries without personal data, newest {report.newest}",
             err=True,
         )
+        if m.first or m.last < m.size:
+            typer.echo(f"only these entries were verified: {m.first} before and {m.size - m.last} after them", err=True)
+        if report.beyond:
+            typer.echo(f"{report.beyond} of your checkpoints are not covered by this bundle", err=True)
     typer.echo("verified" if not total else f"NOT verified: {total} findings", err=True)

@@ -15,7 +15,8 @@ from hashlib import sha256
 from typing import Final, Self
 
 from app.domain.canonical_json import encode, parse_strict
-from app.domain.checkpoints import Malformed
+from app.domain.checkpoints import Malformed, is_origin
+from app.domain.entries import is_moment
 from app.domain.merkle import TILE_WIDTH, edge_widths, tile_path
 
 FORMAT: Final = "rota.bundle/1"
@@ -71,12 +72,28 @@ class Manifest:
             raise Malformed(f"not a {FORMAT}") from None
         if not same:
             raise Malformed("changed since it was written")
-        numbers = (manifest.size, manifest.first, manifest.last, manifest.checkpoints, manifest.minimum_index)
-        if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise Malformed(f"not a {FORMAT}")
-        if manifest.first % TILE_WIDTH or not manifest.first <= manifest.last <= manifest.size:
-            raise Malformed("a range that cannot be")
+        manifest.check()
         return manifest
+
+    def check(self) -> None:
+        """
+        Types and bounds; the digest only shows that nothing was changed by accident.
+
+        Raises:
+            Malformed: it cannot be a manifest.
+        """
+        numbers = [self.size, self.first, self.last, self.checkpoints, self.minimum_index]
+        if self.personal is not None:
+            numbers.append(self.personal)
+        times = [time for time in (self.exported_at, self.since, self.until) if time is not None]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise Malformed(f"not a {FORMAT}")
+        if not isinstance(self.origin, str) or not is_origin(self.origin) or self.exported_at is None:
+            raise Malformed(f"not a {FORMAT}")
+        if not all(isinstance(time, str) and is_moment(time) for time in times):
+            raise Malformed(f"not a {FORMAT}")
+        if self.first % TILE_WIDTH or not self.minimum_index <= self.first < self.last <= self.size:
+            raise Malformed("a range that cannot be")
 
 
 def personal_path(index: int) -> str:

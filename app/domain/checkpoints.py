@@ -61,6 +61,14 @@ def epoch_origin(first_origin: str, epoch: int) -> str:
     return first_origin if epoch == 1 else f"{first_origin}/epoch-{epoch}"
 
 
+def previous_origin(origin: str) -> str | None:
+    """The name of the incarnation before this one; `None`: this is the first."""
+    first, found, number = origin.rpartition("/epoch-")
+    if not found or not number.isdigit() or int(number) <= 1:
+        return None
+    return epoch_origin(first, int(number) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A log's tree head."""

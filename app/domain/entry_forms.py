@@ -2,21 +2,17 @@
 
 import json
 import re
-from datetime import date
-from functools import lru_cache
 from typing import Final, NoReturn
 
-from app.domain.entries import EPOCH_KIND, KIND
+from app.domain.entries import EPOCH_KIND, KIND, MOMENT_PATTERN, is_moment
 from app.domain.lives import Members
 from app.domain.vocabulary import VERSIONS, fault
 
 _UUID_TEXT: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_MOMENT_TEXT: Final = r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{6}Z"
 _COMMITMENT_TEXT: Final = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"  # 32 bytes as base64url, in its only spelling
 _NUMBER_TEXT: Final = r"0|[1-9]\d{0,14}"
 
 _UUID: Final = re.compile(_UUID_TEXT, re.ASCII).fullmatch
-_MOMENT: Final = re.compile(_MOMENT_TEXT, re.ASCII).fullmatch
 _COMMITMENT: Final = re.compile(_COMMITMENT_TEXT, re.ASCII).fullmatch
 _USUAL: Final = re.compile(
     (
@@ -25,7 +21,7 @@ _USUAL: Final = re.compile(
         rf',"detail":(?P<detail>{{.*}}),"family_id":(?:null|"(?P<family_id>{_UUID_TEXT})")'
         rf',"family_seq":(?:null|(?P<family_seq>{_NUMBER_TEXT})),"generation":(?:null|(?P<generation>{_NUMBER_TEXT}))'
         rf',"id":"(?P<id>{_UUID_TEXT})","k":"{KIND}(?:{"|".join(map(str, VERSIONS))})"'
-        rf',"occurred_at":"(?P<occurred_at>{_MOMENT_TEXT})","outcome":"(?P<outcome>[a-z]+)"'
+        rf',"occurred_at":"(?P<occurred_at>{MOMENT_PATTERN})","outcome":"(?P<outcome>[a-z]+)"'
         rf',"reason":(?:null|"(?P<reason>[a-z_]+)"),"request_id":(?:null|"(?P<request_id>{_UUID_TEXT})")'
         rf',"subject_id":"(?P<subject_id>{_UUID_TEXT})"}}'
     ),
@@ -39,7 +35,7 @@ _MEMBERS: Final = frozenset(
 )
 _STRINGS: Final = ("action", "actor_kind", "id", "occurred_at", "outcome", "subject_id")
 _KINDS: Final = frozenset(f"{KIND}{version}" for version in VERSIONS)
-_OPENING: Final = frozenset({"k", "opened_at", "previous_checkpoint", "reason"})
+_OPENING: Final = frozenset({"k", "opened_at", "previous_checkpoint", "reason", "removed"})
 _INTEGER_LIMIT: Final = 2**53
 
 
@@ -63,18 +59,25 @@ def read_entry(entry: bytes) -> Members:
             raise UnknownForm(wrong)
     if (wrong := _fault(event)) is not None:
         raise UnknownForm(wrong)
-    if not _is_day(event["occurred_at"][:10]):
+    if not is_moment(event["occurred_at"]):
         raise UnknownForm("is of a day that does not exist")
     return event
 
 
-def is_opening(entry: bytes) -> bool:
-    """Whether it is the first entry of a further incarnation."""
-    try:
-        members = _read(entry)
-    except UnknownForm:
-        return False
-    return members.get("k") == EPOCH_KIND and members.keys() == _OPENING
+def read_opening(entry: bytes) -> Members:
+    """
+    The members of the first entry of a further incarnation.
+
+    Raises:
+        UnknownForm: it is none.
+    """
+    members = _read(entry)
+    texts = [members.get(name) for name in ("opened_at", "previous_checkpoint", "reason")]
+    if members.get("k") != EPOCH_KIND or members.keys() != _OPENING or not all(isinstance(t, str) for t in texts):
+        raise UnknownForm("is not the opening of an incarnation")
+    if not is_moment(members["opened_at"]) or not isinstance(members["removed"], bool):
+        raise UnknownForm("is not the opening of an incarnation")
+    return members
 
 
 def _read_usual(entry: bytes) -> Members | None:
@@ -97,15 +100,6 @@ def _read_usual(entry: bytes) -> Members | None:
         members["generation"] = int(members["generation"])
     members["detail"] = {} if members["detail"] == "{}" else _read(members["detail"].encode())
     return members
-
-
-@lru_cache(maxsize=1024)
-def _is_day(text: str) -> bool:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _read(entry: bytes) -> Members:
@@ -133,7 +127,7 @@ def _misshapen(event: Members) -> str | None:
         return "has other members than an event"
     if not all(isinstance(event[name], str) for name in _STRINGS) or not isinstance(event["reason"], str | None):
         return "has a member of another type"
-    if not (_UUID(event["id"]) and _UUID(event["subject_id"]) and _MOMENT(event["occurred_at"])):
+    if not (_UUID(event["id"]) and _UUID(event["subject_id"]) and is_moment(event["occurred_at"])):
         return "has an id or a time in another form"
     for name in ("actor_id", "family_id", "request_id"):
         value = event[name]

@@ -91,9 +91,12 @@ def read_network(text: str) -> IpNetwork:
         InputInvalid: neither.
     """
     try:
-        return ip_network(text, strict=False)
+        network = ip_network(text, strict=False)
+        if "%" not in text:  # a scope (RFC 4007) has a meaning on one host only, and any text may follow it
+            return network
     except ValueError:
-        raise InputInvalid("ip must be an address or a network such as 203.0.113.0/24.") from None
+        pass
+    raise InputInvalid("ip must be an address or a network such as 203.0.113.0/24.")
 
 
 def read_moment(text: str) -> datetime:

@@ -25,11 +25,11 @@ class Life:
     """
 
     seq: int = 0
-    generation: int = 0
+    generation: int | None = 0  # `None`: not known, since the beginning is not in what is being read
+    subject: str = ""
     at: str = ""
     ended: str | None = None
     ended_at: str | None = None
-    whole: bool = True
     waiting: dict[int, Members] = field(default_factory=dict)
 
     def tell(self, event: Members) -> None:
@@ -54,8 +54,7 @@ class Life:
         if self.waiting:
             first = min(self.waiting)
             event = self.waiting.pop(first)
-            self.whole, self.seq = False, first - 1
-            self.generation, self.at = event["generation"] - (event["action"] in _MOVES), event["occurred_at"]
+            self.seq, self.generation, self.at = first - 1, None, event["occurred_at"]
             self.tell(event)
 
     def _step(self, event: Members) -> None:
@@ -67,12 +66,15 @@ class Life:
             raise IllegalLife(f"{action} as number {self.seq} of a session's life")
         if event["occurred_at"] < self.at:
             raise IllegalLife(f"{action} is dated before the event it follows")
-        self.at = event["occurred_at"]
-        expected = self.generation
-        if action == "session.refreshed":
-            expected += 1
-        elif action == "session.fast_forwarded":
-            expected += 1 + event["detail"]["lost_generations"]
+        if event["subject_id"] != (self.subject or event["subject_id"]):
+            raise IllegalLife(f"{action} is of another user than the session")
+        self.at, self.subject = event["occurred_at"], event["subject_id"]
+        self._move(action, generation, event)
+
+    def _move(self, action: str, generation: int, event: Members) -> None:
+        expected = generation if self.generation is None else self.generation
+        if self.generation is not None and action in _MOVES:
+            expected += 1 + event["detail"].get("lost_generations", 0)
         if generation != expected and not (action == "refresh.reused" and generation < expected):
             raise IllegalLife(f"{action} of generation {generation} where {expected} was due")
         if action != "refresh.reused":

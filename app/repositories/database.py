@@ -82,7 +82,7 @@ class Database:
             async with self._engine.connect() as db:
                 await db.execution_options(isolation_level="AUTOCOMMIT")
                 await PartitionRepository(db).detach(partition)
-                await PartitionRepository(db).protect(partition.name)
+                await PartitionRepository(db).protect(partition.name)  # its row triggers went with the parent
 
     async def close(self) -> None:
         """Take leave of the server; of one that no longer answers, without waiting for its good-bye."""

@@ -23,6 +23,10 @@ class JobRepository:
         ).scalar_one()
         return locked
 
+    async def lock(self, job: str) -> None:
+        """Keep everybody from the job until the end of this transaction; waits for whoever does it now."""
+        await self._db.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"rota job {job}"))))
+
     async def find_cursor(self, job: str) -> UUID | None:
         found = select(JobCursorRow.position).where(JobCursorRow.job == job)
         return (await self._db.execute(found)).scalar_one_or_none()

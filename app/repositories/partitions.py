@@ -17,14 +17,21 @@ SELECT c.relname::text,
   FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
  WHERE i.inhparent = 'audit_events'::regclass ORDER BY 2
 """
-# Every partition and the trail itself must have these, for everybody and always.
+# Every partition and the trail itself must have these, and the tree's tables theirs, for everybody and always.
 UNPROTECTED: Final = """
 SELECT c.relname::text FROM pg_class AS c
  WHERE (c.oid = 'audit_events'::regclass
         OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'audit_events'::regclass))
-   AND 3 <> (SELECT count(*) FROM pg_trigger AS t
+   AND 3 <> (SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
               WHERE t.tgrelid = c.oid AND t.tgenabled = 'A'
-                AND t.tgname IN ('audit_no_update', 'audit_no_delete', 'audit_no_truncate'))
+                AND (t.tgname, p.proname) IN (('audit_no_update', 'audit_allow_erasure'),
+                                              ('audit_no_delete', 'audit_refuse'),
+                                              ('audit_no_truncate', 'audit_refuse')))
+UNION ALL
+SELECT name FROM unnest(ARRAY['audit_batches', 'audit_tiles', 'audit_checkpoints']) AS name
+ WHERE 2 <> (SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+              WHERE t.tgrelid = name::regclass AND t.tgenabled = 'A' AND p.proname = 'audit_refuse'
+                AND t.tgname IN ('audit_no_change', 'audit_no_truncate'))
  ORDER BY 1
 """
 DETACHED: Final = r"""
@@ -73,6 +80,7 @@ class PartitionRepository:
         last = await self._end(name, " DESC")
         if first is None or last is None:
             return None
+        await self._db.execute(text("SET LOCAL statement_timeout = '10min'"))  # a month may be long, and nobody waits
         counted: int = (await self._db.exec_driver_sql(f"SELECT count(*) FROM {name}")).scalar_one()  # noqa: S608
         return first, last, counted
 

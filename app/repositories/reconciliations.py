@@ -49,10 +49,6 @@ class ReconciliationRepository:
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
 
-    async def freeze(self) -> None:
-        """Let all that is read until the end of this transaction be of one moment. The first thing in it."""
-        await self._db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-
     async def list_people(self, *, after: UUID, limit: int) -> list[UUID]:
         """Those who have a row or events, by id."""
         return list((await self._db.exec_driver_sql(PEOPLE, (after, limit))).scalars())

@@ -154,10 +154,16 @@ SELECT {_BATCH} FROM audit_batches
  WHERE epoch = $1 AND (to_epoch, to_xact, to_seq) >= ($2, $3::text::xid8, $4)
  ORDER BY to_epoch, to_xact, to_seq LIMIT 1
 """  # noqa: S608 - constants
+# Batches follow one another in time but for some minutes: the outermost of the nearest few are the ends.
 RANGE: Final = """
-SELECT min(first_index) FILTER (WHERE last_at >= coalesce($2::timestamptz, '-infinity')),
-       max(first_index + count) FILTER (WHERE first_at <= coalesce($3::timestamptz, 'infinity'))
-  FROM audit_batches WHERE epoch = $1
+SELECT (SELECT min(first_index) FROM (
+          SELECT first_index FROM audit_batches
+           WHERE epoch = $1 AND last_at >= coalesce($2::timestamptz, '-infinity') ORDER BY last_at LIMIT 2000
+        ) AS early),
+       (SELECT max(first_index + count) FROM (
+          SELECT first_index, count FROM audit_batches
+           WHERE epoch = $1 AND first_at <= coalesce($3::timestamptz, 'infinity') ORDER BY first_at DESC LIMIT 2000
+        ) AS late)
 """
 ESTIMATE: Final = """
 SELECT coalesce(sum(count), 0)::bigint FROM audit_batches
@@ -188,11 +194,26 @@ class SealRepository:
     async def _rows(self, statement: str, *values: object) -> Sequence[Any]:
         return (await self._db.exec_driver_sql(statement, values)).all()
 
+    async def _many(self, statement: str, *values: object) -> Sequence[Any]:
+        """Thousands of rows, from the driver itself: SQLAlchemy's rows take as long as the hashing."""
+        pooled = await self._db.get_raw_connection()
+        rows: Sequence[Any] = await pooled.driver_connection.fetch(statement, *values)  # type: ignore[union-attr]
+        return rows
+
+    async def freeze(self) -> None:
+        """Let all that is read until the end of this transaction be of one moment. The first thing in it."""
+        await self._db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+
     async def find_head(self) -> Head | None:
         """The newest incarnation; `None`: nothing was ever sealed."""
         found = select(*_HEAD).order_by(AuditLogRow.epoch.desc()).limit(1)
         row = (await self._db.execute(found)).one_or_none()
         return None if row is None else _head(row)
+
+    async def has_removed(self) -> bool:
+        """Whether retention has ever removed anything, under whatever name."""
+        removed = select(AuditLogRow.epoch).where(AuditLogRow.minimum_index > 0).limit(1)
+        return (await self._db.execute(removed)).one_or_none() is not None
 
     async def list_origins(self) -> list[str]:
         return list((await self._db.execute(select(AuditLogRow.origin).order_by(AuditLogRow.epoch))).scalars())
@@ -204,20 +225,9 @@ class SealRepository:
         row = (await self._db.execute(found)).one_or_none()
         return None if row is None else _head(row)
 
-    async def add_first_head(self, origin: str, root: bytes) -> None:
-        """Found the log, unless somebody has done so just now."""
-        values = {
-            "epoch": 1,
-            "origin": origin,
-            "tree_size": 0,
-            "root": root,
-            "edge": [],
-            "cursor_epoch": START.epoch,
-            "cursor_xact": text(f"'{START.xact}'::xid8"),
-            "cursor_seq": START.seq,
-            "minimum_index": 0,
-        }
-        await self._db.execute(insert(AuditLogRow).values(values).on_conflict_do_nothing())
+    async def found(self, origin: str) -> None:
+        """Found the log, unless there is one."""
+        await self._rows("SELECT audit_found($1)", origin)
 
     async def open_epoch(self, *, epoch: int, origin: str, opening: str, leaf: bytes) -> None:
         """Found the next incarnation; waits for writers under way. Only the maintenance role may."""
@@ -227,15 +237,20 @@ class SealRepository:
         answer: bool = (await self._db.execute(select(func.pg_is_in_recovery()))).scalar_one()
         return answer
 
+    async def is_of_this_cluster(self, head: Head) -> bool:
+        """False if transaction ids have begun anew since the last seal: this is a copy in another cluster."""
+        behind = "SELECT $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot())"
+        return head.cursor.epoch < head.epoch or bool((await self._rows(behind, head.cursor.xact))[0][0])
+
     async def read_unsealed(self, head: Head, *, limit: int) -> Stretch:
         """The next events to seal, in order."""
         after = head.cursor
         if after.epoch < head.epoch:
-            rows = await self._rows(FORMER, after.epoch, after.xact, after.seq, head.epoch, limit)
+            rows = await self._many(FORMER, after.epoch, after.xact, after.seq, head.epoch, limit)
             if rows:
                 return _stretch(rows, after)
             after = START
-        return _stretch(await self._rows(COMMITTED, head.epoch, after.xact, after.seq, limit), after)
+        return _stretch(await self._many(COMMITTED, head.epoch, after.xact, after.seq, limit), after)
 
     async def find_event(self, event_id: UUID, around: timedelta) -> Stretch:
         """One event by its id, looked for around the time that the id begins with. Served by the index on times."""
@@ -261,7 +276,7 @@ class SealRepository:
     async def read_between(self, start: Place, end: Place, *, limit: int | None = None) -> Stretch:
         """Events after one place, up to and with another, in order."""
         return _stretch(
-            await self._rows(BETWEEN, start.epoch, start.xact, start.seq, end.epoch, end.xact, end.seq, limit), start
+            await self._many(BETWEEN, start.epoch, start.xact, start.seq, end.epoch, end.xact, end.seq, limit), start
         )
 
     async def count_between(self, start: Place, end: Place) -> int:
@@ -270,7 +285,13 @@ class SealRepository:
 
     async def find_oldest_unsealed(self, head: Head) -> datetime | None:
         """When the oldest event happened that is not sealed yet; `None` if all are."""
-        after = head.cursor if head.cursor.epoch == head.epoch else START
+        after = head.cursor
+        if after.epoch < head.epoch:
+            former = await self._rows(FORMER, after.epoch, after.xact, after.seq, head.epoch, 1)
+            if former:
+                oldest: datetime = former[0].occurred_at
+                return oldest
+            after = START
         found: datetime | None = (await self._rows(OLDEST_UNSEALED, head.epoch, after.xact, after.seq))[0][0]
         return found
 

@@ -7,10 +7,11 @@ from itertools import product
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, literal_column, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, and_, cast, false, func, literal_column, select, tuple_, union_all
+from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.event_filters import Bucket, EventFilter, request_window
+from app.domain.event_filters import Bucket, EventFilter, IpNetwork, request_window
 from app.domain.events import Action, Outcome
 from app.domain.pages import Position
 from app.models import AuditEventRow, FamilyRow, UserRow
@@ -39,6 +40,8 @@ class TrailQueryRepository:
         branches: list[Select[Any]] = []
         for conditions in _branches(wanted):
             found: Any = select(*EVENT_COLUMNS).where(*conditions)
+            if _only_network(wanted):
+                found = found.where(_within_reach(wanted, newest_first=newest_first, after=after, limit=limit))
             if after is not None:
                 place = tuple_(E.occurred_at, E.id)
                 found = found.where(place < (after.at, after.id) if newest_first else place > (after.at, after.id))
@@ -113,11 +116,7 @@ def _common(wanted: EventFilter) -> list[ColumnElement[bool]]:
     if wanted.family_id is not None:
         conditions.append(E.family_id == wanted.family_id)
     if wanted.network is not None:
-        single = wanted.network.num_addresses == 1
-        address: ColumnElement[Any] = literal_column(
-            f"'{wanted.network.network_address if single else wanted.network}'::inet"
-        )
-        conditions.append(E.ip == address if single else E.ip.op("<<=")(address))
+        conditions.append(_of_network(wanted.network))
     if wanted.request_id is not None:
         conditions.append(false() if request_window(wanted.request_id) is None else E.request_id == wanted.request_id)
     if wanted.since is not None:
@@ -125,6 +124,35 @@ def _common(wanted: EventFilter) -> list[ColumnElement[bool]]:
     if wanted.until is not None:
         conditions.append(E.occurred_at <= wanted.until)
     return conditions
+
+
+def _of_network(network: IpNetwork) -> ColumnElement[bool]:
+    """By bounds, which the index knows, and bound as values."""
+    first, last = (cast(str(end), INET) for end in (network.network_address, network.broadcast_address))
+    return E.ip == first if network.num_addresses == 1 else and_(E.ip >= first, E.ip <= last)
+
+
+def _within_reach(
+    wanted: EventFilter, *, newest_first: bool, after: Position | None, limit: int
+) -> ColumnElement[bool]:
+    """
+    The times that a page of a network's events can have: found in the index alone, so that only the page's rows are
+    fetched and not those of all the network's addresses.
+    """
+    times = select(E.occurred_at).where(*_common(wanted))
+    if after is not None:
+        times = times.where(E.occurred_at < after.at if newest_first else E.occurred_at > after.at)
+    order = E.occurred_at.desc() if newest_first else E.occurred_at
+    nearest = times.order_by(order).limit(limit).subquery()
+    end = func.min(nearest.c.occurred_at) if newest_first else func.max(nearest.c.occurred_at)
+    bound = select(end if after is None else func.coalesce(end, after.at)).scalar_subquery()
+    return E.occurred_at >= bound if newest_first else E.occurred_at <= bound
+
+
+def _only_network(wanted: EventFilter) -> bool:
+    """Whether the index on addresses holds all that is asked for."""
+    others = (wanted.actions, wanted.outcome, wanted.actor_id, wanted.subject_id, wanted.family_id, wanted.request_id)
+    return wanted.network is not None and wanted.network.num_addresses > 1 and not any(others)
 
 
 def _merged(branches: Sequence[Select[Any]], *, newest_first: bool, limit: int) -> Any:

@@ -86,11 +86,11 @@ def new_key() -> str:
 
 def open_note(note: str, keys: list[NoteKey]) -> str:
     """
-    The text of a note that a trusted key has signed.
+    The text of a checkpoint's note that its log's trusted key has signed.
 
     Raises:
         Malformed: not a signed note.
-        SignatureInvalid: no trusted key has signed it, or a trusted key's signature is wrong.
+        SignatureInvalid: no trusted key has signed it, a trusted key's signature is wrong, or is another log's.
     Source: C2SP signed-note.
     """
     if len(note) > _NOTE_BYTES or any(ord(character) < ord(" ") and character != "\n" for character in note):
@@ -114,6 +114,8 @@ def open_note(note: str, keys: list[NoteKey]) -> str:
             Ed25519PublicKey.from_public_bytes(key.public).verify(raw[4:], text.encode())
         except InvalidSignature:
             raise SignatureInvalid(f"the signature of {name} is wrong") from None
+        if not text.startswith(f"{name}\n"):
+            raise SignatureInvalid(f"the key of {name} does not sign for another log")
         verified += 1
     if not verified:
         raise SignatureInvalid("no trusted key has signed it")

@@ -54,7 +54,10 @@ class Erasure:
                     break
                 after = Position(page[-1].occurred_at, page[-1].id)
         async with self._database.begin() as db:
-            replaced += len(await self._replace_page(db, user_id, of_others=False, after=None))  # came meanwhile
+            await db.jobs.lock("audit.seal")  # what is sealed from here on finds the commitments, or another salt
+            for of_others in (False, True):
+                while page := await self._replace_page(db, user_id, of_others=of_others, after=None):
+                    replaced += len(page)  # came meanwhile
             await db.erasures.delete_salt(user_id)
             erased = Event(
                 Action.SUBJECT_ERASED, actor, client, subject_id=user_id, detail={"events": replaced, "why": why}

@@ -1,5 +1,7 @@
 """Exporting the trail: proven bundles, and plain lists for other programs."""
 
+import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -133,7 +135,9 @@ class Exports:
             until=_moment(until),
         )
         (work / "manifest.json").write_text(manifest.text(), encoding="utf-8")
+        await asyncio.to_thread(os.sync)  # whoever is told that it is there may remove what it holds
         work.rename(target)
+        await asyncio.to_thread(os.sync)
         return manifest
 
     async def _write_entries(self, work: Path, span: Span, *, personal: bool, progress: Progress) -> int:
@@ -171,6 +175,7 @@ class Exports:
     async def _read_window(self, head: Head, index: int) -> tuple[int, list[Exported]]:
         """Whole batches from the one that holds an index on: the first index, and as many entries as were sealed."""
         async with self._database.begin() as db:
+            await db.seals.freeze()  # or an erasure between two statements would take a salt away from under an event
             holding = await db.seals.find_batch_at(head.epoch, index)
             if holding is None:
                 raise NothingThere

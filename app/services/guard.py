@@ -67,7 +67,9 @@ class Guard:
         """Between the cursors of batches there is what was sealed. Where to go on; 0 at the end."""
         async with self._database.begin() as db:
             head = await db.seals.find_head()
-            if head is None:
+            if head is None or await db.partitions.list_detached():
+                return [], 0  # nothing is sealed, or a month is being taken off
+            if any(partition.half_detached for partition in await db.partitions.list_all()):
                 return [], 0
             batches = await db.seals.list_batches(
                 head.epoch, since=max(index, head.minimum_index), limit=WINDOW_BATCHES

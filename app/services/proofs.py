@@ -11,7 +11,7 @@ from app.domain.merkle import inclusion_proof, leaf_hash, needed_tiles, root_fro
 from app.repositories.database import Database
 
 # An id begins with the time at which it was made, on the host's clock: looked for near it first.
-_AROUND: Final = (timedelta(minutes=1), timedelta(hours=2), timedelta(days=40), timedelta(days=36_500))
+_AROUND: Final = (timedelta(minutes=1), timedelta(hours=2), timedelta(days=1))
 
 
 class Proofs:
@@ -30,6 +30,7 @@ class Proofs:
             StoredStateInvalid: the event is not the one that was sealed.
         """
         async with self._database.begin() as db:
+            await db.seals.freeze()  # event, salt and tiles of one moment
             for around in _AROUND:
                 located = await db.seals.find_event(event_id, around)
                 if located.events:

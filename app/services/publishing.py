@@ -83,6 +83,8 @@ class Publishing:
                 return True  # stored before, and pushed just now
             if head.size == 0:
                 return False
+            if head.epoch > 1 and head.opening is None:
+                raise HistoryRefused("A further incarnation without an opening is nobody's decision; it is not signed.")
             checkpoint = Checkpoint(head.origin, head.size, tree.root())
             note = self._signer.sign(head.origin, checkpoint.text())
             await db.tiles.add_checkpoint(
@@ -122,8 +124,10 @@ class Publishing:
             if head is None:
                 raise HistoryRefused("Nothing was sealed here yet: there is nothing to continue.")
             published = await self._newest(head)
-            now = await db.now()
-            entry = epoch_entry(opened_at=now, previous_checkpoint=published.note if published else "", reason=why)
+            now, removed = await db.now(), await db.seals.has_removed()
+            entry = epoch_entry(
+                opened_at=now, previous_checkpoint=published.note if published else "", reason=why, removed=removed
+            )
             epoch = head.epoch + 1
             first = head.origin if head.epoch == 1 else head.origin.rpartition("/epoch-")[0]
             origin = epoch_origin(first, epoch)

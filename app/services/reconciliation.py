@@ -14,7 +14,7 @@ from app.repositories.database import Database
 from app.repositories.reconciliations import StoredFamily, StoredUser
 from app.services.trail import Trail
 
-PAGE: Final = 200  # users in one snapshot
+PAGE: Final = 25  # users in one snapshot: their events must fit into memory and into a statement's time
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Reconciliation:
         await self._trail.record("reconciliation", {}, 0, actor, client)
         while True:
             async with self._database.begin() as db:
-                await db.reconciliations.freeze()
+                await db.seals.freeze()
                 people = await db.reconciliations.list_people(after=position, limit=PAGE)
                 if not people:
                     return result
@@ -49,8 +49,8 @@ class Reconciliation:
                 families = await db.reconciliations.list_families(people)
                 events = await db.reconciliations.list_events(people)
                 total = await db.reconciliations.estimate_users()
-                head = await db.seals.find_head()
-            comparison = _Comparison(result, whole=head is None or head.minimum_index == 0)
+                whole = not await db.seals.has_removed()
+            comparison = _Comparison(result, whole=whole)
             for event in events:
                 comparison.tell(event)
             for person in people:
@@ -100,7 +100,10 @@ class _Comparison:
         self._result.sessions += 1
         life = self._lives.pop(family.id, None)
         if life is not None and life.waiting and life.seq == 0 and not self._whole:
-            life.begin_within()
+            try:
+                life.begin_within()
+            except IllegalLife as error:
+                self._differs(f"session {family.id}", str(error))
         difference = _difference(family, life, whole=self._whole)
         if difference is not None:
             self._differs(f"session {family.id}", difference)

@@ -9,15 +9,13 @@ from typing import Final
 
 from app.domain.canonical_json import JsonValue
 from app.domain.entries import base64url
-from app.domain.errors import RotaError
+from app.domain.errors import RotaError, Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event
 from app.domain.findings import Report
 from app.domain.merkle import TILE_WIDTH
 from app.observability.logs import get_logger
 from app.repositories.database import Database
 from app.repositories.partitions import Partition
-from app.repositories.seals import Head
-from app.repositories.tiles import StoredCheckpoint
 from app.services.exports import Exports, Progress, Span
 
 log = get_logger()
@@ -96,7 +94,7 @@ class Retention:
             if report.exit_code or held is None or held.first > due.span.first or held.last < due.span.last:
                 raise RetentionRefused(f"{bundle} does not verify, or is not of all {due.name}: nothing was removed.")
         if due.attached is not None:
-            await self._detach(due.attached)
+            await self._detach(due.name)
         await self._drop(due)
         return bundle
 
@@ -113,28 +111,37 @@ class Retention:
             last_batch = await db.seals.find_batch_of(head.epoch, ends[1])
             if first_batch is None or last_batch is None:
                 raise RetentionRefused(f"{name} is not sealed to its end.")
-        first, last = first_batch.first_index, last_batch.first_index + last_batch.count - 1
-        if last >= checkpoint.size:
-            raise RetentionRefused(f"{name} is not covered by a signed checkpoint yet.")
-        return Due(name, attached, first, last, ends[2], _span(head, checkpoint, first, last))
+            # Counted from the end of its batch: what follows the last one is of other months, and is there.
+            last = last_batch.first_index + last_batch.count - 1
+            last -= await db.seals.count_between(ends[1], last_batch.end)
+        first, whole_tiles = first_batch.first_index, -(-(last + 1) // TILE_WIDTH) * TILE_WIDTH
+        if whole_tiles > checkpoint.size:
+            missing = whole_tiles - checkpoint.size
+            raise RetentionRefused(
+                f"{name} is not covered by a signed checkpoint in whole tiles: {missing} more are due."
+            )
+        span = Span(head, checkpoint, max(first, head.minimum_index) // TILE_WIDTH * TILE_WIDTH, whole_tiles)
+        return Due(name, attached, first, last, ends[2], span)
 
-    async def _detach(self, partition: Partition) -> None:
+    async def _detach(self, name: str) -> None:
+        """Again while readers of before hold it up; what was begun is finished."""
         for attempt in range(LOCK_ATTEMPTS):
+            async with self._owner.begin() as db:
+                found = [partition for partition in await db.partitions.list_all() if partition.name == name]
+            if not found:
+                return
             try:
-                await self._owner.detach(partition)
-            except RotaError:
+                await self._owner.detach(found[0])
+            except Unavailable:
                 if attempt == LOCK_ATTEMPTS - 1:
                     raise
                 await asyncio.sleep(0.5 * (attempt + 1))
-                continue
-            return
 
     async def _drop(self, due: Due) -> None:
         """The table, the lower bound of the log, and the event: all or nothing."""
         async with self._owner.begin() as db:
             if due.span is not None:
-                whole_tiles = -(-(due.last_index + 1) // TILE_WIDTH) * TILE_WIDTH
-                await db.seals.raise_minimum_index(due.span.head.epoch, whole_tiles)
+                await db.seals.raise_minimum_index(due.span.head.epoch, due.span.last)
             await db.partitions.drop(due.name)
             detail: dict[str, JsonValue] = {
                 "partition": due.name,
@@ -147,9 +154,3 @@ class Retention:
             await db.audit.add(Event(Action.AUDIT_RETENTION, SYSTEM, NO_CLIENT, detail=detail), at=await db.now())
             await db.commit()
         log.info(Action.AUDIT_RETENTION, partition=due.name, events=due.events)
-
-
-def _span(head: Head, checkpoint: StoredCheckpoint, first: int, last: int) -> Span:
-    start = max(first, head.minimum_index) // TILE_WIDTH * TILE_WIDTH
-    end = min(-(-(last + 1) // TILE_WIDTH) * TILE_WIDTH, checkpoint.size)
-    return Span(head, checkpoint, start, end)

@@ -10,7 +10,7 @@ from typing import Final
 from app.domain.entries import SALT_BYTES, SealedFields, commitment_of, entry_of, person_of
 from app.domain.errors import StoredStateInvalid
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event, Outcome
-from app.domain.merkle import EMPTY_ROOT, Tree, leaf_hash
+from app.domain.merkle import Tree, leaf_hash
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
 from app.repositories.seals import Batch, Head, Holder
@@ -19,6 +19,10 @@ log = get_logger()
 
 BATCH: Final = 8192
 BREATH: Final = 64  # events hashed between two looks at what else there is to do; about a millisecond
+NOT_THIS_CLUSTER: Final = (
+    "This database was copied into another cluster, whose transaction ids have not come so far: nothing would be "
+    "sealed. To go on from here, open a further incarnation (rota audit open-epoch)."
+)
 LAG_WARNING_SECONDS: Final = 10
 LAG_ALARM_SECONDS: Final = 60
 
@@ -67,11 +71,18 @@ class Sealing:
         async with self._database.begin() as db:
             if await db.seals.in_recovery() or not await db.jobs.try_lock("audit.seal"):
                 return False
-            head = await db.seals.lock_head()
+            head = await db.seals.find_head()
             if head is None:
-                await db.seals.add_first_head(self._origin, EMPTY_ROOT)
+                await db.seals.found(self._origin)
                 await db.commit()
                 return True
+            if not await db.seals.is_of_this_cluster(head):
+                raise StoredStateInvalid(NOT_THIS_CLUSTER, why="transaction ids are behind the cursor")
+            if not (await db.seals.read_unsealed(head, limit=1)).events:
+                return False  # without having taken a transaction id
+            head = await db.seals.lock_head()
+            if head is None:
+                return False
             if self._must_match and not _belongs(head.origin, self._origin):
                 raise StoredStateInvalid(why="ROTA_AUDIT_ORIGIN is not the origin of this log")
             batch = await self._seal_next(db, head)

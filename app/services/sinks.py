@@ -34,12 +34,8 @@ class DirectorySink:
             raise FileNotFoundError(f"the sink {self._root} is not there")
         if not place.exists():
             return None
-        for _ in range(_DIGITS // 3):
-            names = [name for name in os.listdir(place) if len(name) == 3 and name.isdigit()]  # noqa: PTH208, PLR2004
-            if not names:
-                return None
-            place /= max(names)
-        return place.read_text(encoding="utf-8")
+        newest = _newest(place, _DIGITS // 3)
+        return None if newest is None else newest.read_text(encoding="utf-8", errors="replace")
 
     def publish(self, origin: str, size: int, note: str) -> None:
         """
@@ -70,6 +66,16 @@ class DirectorySink:
 
     def _folder(self, origin: str) -> Path:
         return self._root / quote(origin, safe="")
+
+
+def _newest(folder: Path, depth: int) -> Path | None:
+    """The last file in order; folders that a crash has left empty are passed over."""
+    for name in sorted(os.listdir(folder), reverse=True):  # noqa: PTH208 - names are all that is needed
+        if len(name) == 3 and name.isdigit():  # noqa: PLR2004 - a group of digits
+            found = folder / name if depth == 1 else _newest(folder / name, depth - 1)
+            if found is not None:
+                return found
+    return None
 
 
 def _sync(folder: Path) -> None:

@@ -144,8 +144,8 @@ class Trail:
         """
         await self.record("tail", {"last": last}, last, actor, client)
         async with self._database.begin() as db:
-            stretch = await db.seals.read_newest(last)
-        yield stretch.events
+            stretch = await db.seals.read_newest(max(last, 1))
+        yield stretch.events if last else []
         place = stretch.end
         while follow is not None:
             async with self._database.begin() as db:

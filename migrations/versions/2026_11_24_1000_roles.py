@@ -219,10 +219,13 @@ ALTER TABLE audit_events ADD CONSTRAINT ck_audit_events_sizes CHECK (
 ALTER TABLE audit_events VALIDATE CONSTRAINT ck_audit_events_sizes
 """
 
+# An event's place in the order of sealing is the database's to give: transaction, sequence and epoch are not granted.
 GRANTS = """
 GRANT SELECT, INSERT, UPDATE ON users, families, job_cursors TO rota_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON refusals TO rota_app;
-GRANT SELECT, INSERT ON audit_events TO rota_app;
+GRANT SELECT ON audit_events TO rota_app;
+GRANT INSERT (occurred_at, family_seq, generation, version, id, subject_id, actor_id, family_id, request_id, action,
+              outcome, reason, actor_kind, ip, user_agent, detail) ON audit_events TO rota_app;
 GRANT UPDATE (ip, user_agent, commitment) ON audit_events TO rota_maintenance;
 GRANT EXECUTE ON FUNCTION audit_make_partitions(timestamptz), audit_horizon_holders() TO rota_app
 """

@@ -40,6 +40,34 @@ END
 $body$
 """
 
+# The first incarnation, unless there is one. The server may ask for it, and for no other.
+FOUND = """
+CREATE FUNCTION audit_found(first_origin text) RETURNS void LANGUAGE plpgsql AS $body$
+BEGIN
+  IF NOT EXISTS (SELECT FROM audit_logs) THEN
+    INSERT INTO audit_logs (epoch, origin, tree_size, root, edge, cursor_epoch, cursor_xact, cursor_seq, minimum_index)
+    VALUES (1, first_origin, 0, sha256(''), '{}', 0, '0', 0, 0) ON CONFLICT DO NOTHING;
+  END IF;
+END
+$body$
+"""
+
+OF_THE_OWNER = """
+DO $body$
+DECLARE
+  made regprocedure;
+BEGIN
+  FOREACH made IN ARRAY ARRAY['audit_found(text)', 'audit_open_epoch(smallint, text, text, bytea)']::regprocedure[] LOOP
+    EXECUTE format('ALTER FUNCTION %s OWNER TO rota_owner', made);
+    EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', made);
+    -- The temporary schema last: whoever calls must not be able to put a table of theirs before ours.
+    EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', made, current_schema());
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', made);
+  END LOOP;
+END
+$body$
+"""
+
 
 class Xid8(sa.types.UserDefinedType[int]):
     cache_ok = True
@@ -114,14 +142,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subject_id", name="pk_audit_salts"),
     )
     op.execute(OPEN_EPOCH)
-    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text, text, bytea) OWNER TO rota_owner")
-    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text, text, bytea) SECURITY DEFINER")
-    op.execute("ALTER FUNCTION audit_open_epoch(smallint, text, text, bytea) SET search_path FROM CURRENT")
-    op.execute("REVOKE ALL ON FUNCTION audit_open_epoch(smallint, text, text, bytea) FROM PUBLIC")
+    op.execute(FOUND)
+    op.execute(OF_THE_OWNER)
+    op.execute("GRANT EXECUTE ON FUNCTION audit_found(text) TO rota_app")
     op.execute("GRANT EXECUTE ON FUNCTION audit_open_epoch(smallint, text, text, bytea) TO rota_maintenance")
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} OWNER TO rota_owner")
-        op.execute(f"GRANT SELECT, INSERT ON {table} TO rota_app")
+        op.execute(f"GRANT SELECT{'' if table == 'audit_logs' else ', INSERT'} ON {table} TO rota_app")
     for table in INSERT_ONLY:
         _insert_only(table)
     moving = "tree_size, root, edge, cursor_epoch, cursor_xact, cursor_seq"
@@ -144,5 +171,6 @@ def _insert_only(table: str) -> None:
 
 def downgrade() -> None:
     op.execute("DROP FUNCTION audit_open_epoch(smallint, text, text, bytea)")
+    op.execute("DROP FUNCTION audit_found(text)")
     for table in reversed(TABLES):
         op.drop_table(table)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.verify import _Folder
+from app.cli.verify import BundleFolder
 from app.container import Container
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.findings import Report
@@ -97,10 +97,10 @@ class Log:
 
     def verify(self, bundle: Path, **options: Any) -> Report:
         origin = options.pop("origin", ORIGIN)
-        keys = [self.signer.key(origin)]
+        keys = [self.signer.key(name) for name in {origin, *options.pop("also", ())}]
         if "max_age" in options:
             options["oldest"] = self.services.clock.on_host() - timedelta(seconds=options.pop("max_age"))
-        return Verifier(_Folder(bundle), partial(open_note, keys=keys), **options).run()
+        return Verifier(BundleFolder(bundle), partial(open_note, keys=keys), **options).run()
 
 
 @pytest.fixture

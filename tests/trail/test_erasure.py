@@ -1,13 +1,14 @@
 """A person is forgotten: nothing of theirs is left, and every proof is what it was."""
 
 import asyncio
+import hmac
 import json
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from app.domain.entries import commit, personal_data
+from app.domain.entries import commit, event_salt, personal_data
 from app.domain.errors import InvalidCredentials, RefreshTokenRejected, Unavailable, UserNotFound
 from app.domain.events import SYSTEM, Actor, ActorKind
 from app.services.erasure import Erasure
@@ -105,6 +106,13 @@ async def test_erased_while_it_is_sealed(log: Log, own_sql: asyncpg.Connection) 
     report = log.verify(await log.export())
     assert (report.findings, report.exit_code) == ([], 0)
     assert await own_sql.fetchval("SELECT count(*) FROM audit_events WHERE ip IS NOT NULL") == 0
+
+
+def test_the_salt_is_an_hmac() -> None:
+    """HMAC-SHA256 of the event's id under the person's salt, as the standard library computes it."""
+    for salt in (bytes(32), bytes(range(32)), b"\xff" * 32):
+        event = uuid4()
+        assert event_salt(salt, event) == hmac.digest(salt, event.bytes, "sha256")
 
 
 async def test_a_commitment_tells_nothing_without_its_salt() -> None:

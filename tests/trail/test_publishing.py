@@ -16,6 +16,7 @@ from app.services.publishing import HistoryRefused, Publishing, SinkUnavailable
 from tests.conftest import WORKER, OwnDatabase
 from tests.postgresql import make_database
 from tests.trail.conftest import ORIGIN, Log
+from tests.trail.test_bundles import copies
 from tests.trail.test_sealing import verified
 
 
@@ -167,7 +168,7 @@ async def test_a_restored_copy_is_not_signed_over(
     await there.publish()
     await there.publish()
     bundle = await there.export()
-    report = there.verify(bundle, origin=origin)
+    report = there.verify(bundle, origin=origin, also=[ORIGIN], copies=copies(log))
     assert (report.findings, report.sessions) == ([], 3)
     opening = (bundle / "tile" / "entries").rglob("*")
     first = min(path for path in opening if path.is_file()).read_bytes()

@@ -53,7 +53,7 @@ async def old_month(log: Log, sql: asyncpg.Connection) -> None:
     assert ids is not None
     await sql.execute(OLD, ids["a"], ids["b"])
     await log.publish()
-    await log.live("ada", 40)
+    await log.live("ada", 240)
     await log.publish()
 
 
@@ -163,6 +163,10 @@ async def test_nothing_goes_that_may_not(
     await log.seal_all()
     with pytest.raises(RetentionRefused, match="not sealed and signed"):
         await retain(log, tmp_path)
+    await log.publish()
+    with pytest.raises(RetentionRefused, match="in whole tiles: 212 more"):
+        await retain(log, tmp_path)
+    await log.live("ada", 240)
     await log.publish()
     retention, owner = build_retention(log.services)
     assert isinstance(owner, Database)

@@ -246,9 +246,12 @@ async def test_a_killed_sealer_process(log: Log, own: OwnDatabase, own_sql: asyn
     writer = asyncio.create_task(write())
     dice = random.Random(3)
     for _ in range(6):
+        before = await own_sql.fetchval("SELECT count(*) FROM audit_checkpoints")
         process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE)
-        await asyncio.sleep(2 + dice.random())
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        while await own_sql.fetchval("SELECT count(*) FROM audit_checkpoints") == before:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(dice.random())
         process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(process.communicate)
     writing = False
