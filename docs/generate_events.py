@@ -34,11 +34,12 @@ without trusting the people who run it.
 | `commitment` | in place of `ip` and `user_agent` once the person was erased |
 | `detail` | canonical JSON, members as listed below; never personal data, never a secret |
 
-The database role of the server may add events and read them. Nobody may change or remove one: triggers refuse that even
-to the owner, who is no login. Levels: `routine` is the ordinary life of sessions, `notice` is worth a look in a review,
-`warning` may be an attack, `alarm` needs somebody now. Events are kept until `ROTA_AUDIT_RETENTION_DAYS` have passed
-(for ever, if that is not set); readers are the user themselves (their own), auditors and administrators, and each read by
-those two is an event.
+The database role of the server may add events and read them. Triggers that are always on refuse changes to everybody,
+but whoever owns the database can take triggers off: that this is noticed is what the sealing below is for. Months past
+their time are removed by retention, which is an event itself. Levels: `routine` is the ordinary life of sessions, `notice`
+is worth a look in a review, `warning` may be an attack, `alarm` needs somebody now. Events are kept until
+`ROTA_AUDIT_RETENTION_DAYS` have passed (for ever, if that is not set); readers are the user themselves (their own),
+auditors and administrators, and each read by those two is an event.
 
 Failures that are alike are not written one by one for ever: of failed sign-ins the first five of a minute with the same
 subject, reason and address (for IPv6: /64) are events, of refused refreshes the first of a minute and session; the rest
@@ -46,23 +47,32 @@ becomes one event with reason `rolled_up` and their exact number in `count`.
 
 ## The form in which an event is sealed
 
-    entry      = the canonical JSON of the event (RFC 8785: members sorted, no white space, no floats), with
-                 "k": "rota.event/<version>" instead of `version`, without `ip` and `user_agent`, times as
-                 2026-11-23T10:00:00.000000Z, ids in lower case, `commitment` as base64url without padding
-    commitment = SHA-256(0x02 || salt || {{"ip":…,"user_agent":…}} as canonical JSON), null if there is neither
-    salt       = HMAC-SHA256(key = the person's own 32 random bytes, message = the 16 bytes of the event's id)
+    entry      = canonical JSON: RFC 8785 (members sorted, no white space), strings, integers within 2^53, booleans, null,
+                 arrays and objects; no floats. All member names are ASCII.
     leaf       = SHA-256(0x00 || entry)                                                    (RFC 6962, section 2.1)
+    commitment = SHA-256(0x02 || event salt || personal data)
+    event salt = HMAC-SHA256(key = the person's own 32 random bytes, message = the 16 bytes of the event's id)
+    personal data = {{"ip":…,"user_agent":…}} as canonical JSON; either may be null. `ip` as PostgreSQL's host() writes it.
+
+An event's entry has exactly these members, absent ones as null: `action`, `actor_id`, `actor_kind`, `commitment` (base64url
+without padding, 43 characters; null only if there is neither address nor agent), `detail` (an object, `{{}}` if empty),
+`family_id`, `family_seq`, `generation`, `id`, `k` (`"rota.event/<version>"`), `occurred_at`
+(`2026-11-23T10:00:00.000000Z`), `outcome`, `reason`, `request_id`, `subject_id`. Ids are in lower case.
 
 The person is the actor if that is a user or an administrator, else the subject. An entry is the same before and after an
 erasure, and so is every proof.
 
 Leaves are appended to one tree (RFC 6962) in the order in which their transactions began to write, each exactly once.
 That order is total and final, but not causal between transactions: inside a session `family_seq` tells what came first.
-Tree heads are signed as C2SP checkpoints (`c2sp.org/tlog-checkpoint`, Ed25519 signed notes) and published outside the database within seconds;
-when nothing happens for ten minutes an `audit.heartbeat` does. After a restore from a backup the log goes on under a
-further name, `<origin>/epoch-<n>`, whose first entry (`"k": "rota.epoch/1"`) holds the last checkpoint of the one before
-and the operator's reason, and which seals everything that the restored database holds anew. It is signed by the same key
-under that name: `rota audit key` prints a verifier key for each.
+Tree heads are signed as C2SP checkpoints (`c2sp.org/tlog-checkpoint`, Ed25519 signed notes, three lines and one signature,
+the key's name is the log's origin) and published outside the database within seconds; when nothing happens for ten
+minutes an `audit.heartbeat` does.
+
+After a restore from a backup the log goes on under a further name, `<origin>/epoch-<n>`, which seals everything that the
+restored database holds anew, signed by the same key under that name (`rota audit key` prints a verifier key for each). Its
+entry 0, and no other, has the members `k` (`"rota.epoch/1"`), `opened_at` (a time as above), `previous_checkpoint` (the
+whole note of the newest checkpoint of the log before, or an empty string), `reason` (the operator's) and `removed` (whether
+retention had removed events before).
 
 ## A bundle, and verifying it
 
@@ -71,23 +81,33 @@ under that name: `rota audit key` prints a verifier key for each.
 | file | holds |
 | --- | --- |
 | `checkpoint` | the newest signed tree head |
-| `checkpoints` | all signed heads of the range, by size, an empty line between them |
-| `tile/<level>/<n>[.p/<w>]` | hashes: the range's, all above them, and the right edge of the tree |
-| `tile/entries/<n>[.p/<w>]` | entries, each preceded by its length in two bytes |
-| `personal/<n>` | a line for each entry with personal data: index, salt (base64url), canonical JSON |
-| `manifest.json` | range, counts, and a digest of itself |
+| `checkpoints` | signed heads by size: those larger than `first` and at most `last`, then the newest; five lines each, an empty line between two |
+| `tile/<level>/<n>[.p/<w>]` | hashes: the range's, all above them, and the right edge of the tree of the newest head, by whose size their widths go |
+| `tile/entries/<n>[.p/<w>]` | entries, each preceded by its length in two bytes; partial only if `last` is not a multiple of 256. An empty entry stands where an event is gone |
+| `personal/<n>` | never partial, absent if empty: a line for each entry of that tile with personal data, by index: index, space, event salt (base64url, 43 characters), space, personal data |
+| `manifest.json` | see below |
+
+The manifest is canonical JSON and a newline: `k` (`"rota.bundle/1"`), `origin`, `size` (of the newest head), `first` and
+`last` (the range of entries, without `last`; `first` is a multiple of 256), `checkpoints` and `personal` (how many; `personal`
+is null if personal data was left out), `minimum_index` (entries below were removed by retention), `exported_at`, `since`,
+`until`, and `digest`: SHA-256, in hex, of the same JSON without it. It guards against accidents only: what counts is proven by
+the tree.
 
 `rota audit verify DIR --keys FILE [--checkpoints DIR] [--max-age SECONDS]` needs neither a database nor a network. Keys
-are verifier keys as `rota audit key` prints them; get them from the operator once, by a way of your own, and keep the
-published checkpoints yourself: against a copy that you hold, nobody can rewrite what they cover. `rota audit prove EVENT`
-writes a C2SP `tlog-proof` for one event, with the entry as its extra data; the same command verifies it.
+are verifier keys as `rota audit key` prints them, one a line; get them from the operator once, by a way of your own, and
+keep the published checkpoints yourself: against a copy that you hold, nobody can rewrite what it covers.
+`rota audit prove EVENT` writes a C2SP `tlog-proof` for one event, with the entry as its extra data; the same command
+verifies it.
 
 | exit code | finding |
 | --- | --- |
 | 0 | everything holds |
+| 2, 3 | not called rightly; there is no such bundle |
 {codes}
-What this cannot show: whether the program told the truth when it wrote an event; and what somebody who owns the database
-changed before it was sealed, which takes a second or two. `rota audit reconcile` compares the events with the tables.
+What this cannot show: whether the program told the truth when it wrote an event; what somebody who owns the database changed
+before it was sealed, which takes a second or two; that there are newer entries than the bundle's, unless you give a newer
+checkpoint (then it says so) or `--max-age`; which heads between two others were left out. A bundle of a range says which entries it has, and
+how many are before and after them. `rota audit reconcile` compares the events with the tables.
 
 ## Events by level
 
@@ -99,9 +119,9 @@ FINDINGS = {
     Class.INCONSISTENT: "checkpoints, tiles and roots contradict each other",
     Class.MISSING: "an entry, a tile or a checkpoint is not there",
     Class.ALTERED: "an entry is not the one that was sealed",
-    Class.GAP: "a session's life has a gap, a repetition or an illegal step; an event stands twice",
+    Class.GAP: "a session's life has a gap, a repetition or an illegal step; an event without a counter stands twice",
     Class.UNKNOWN: "an entry of a version or form that this program does not know",
-    Class.TIME: "an entry is dated more than five minutes before one that stands before it",
+    Class.TIME: "an entry is dated some five minutes or more before one that stands before it",
     Class.PERSONAL: "personal data is missing without an erasure, or is not what was committed to",
     Class.TOO_OLD: "the newest entry is older than `--max-age`",
 }

@@ -139,6 +139,7 @@ def _print(report: Report, *, as_json: bool) -> None:
             "entries": report.entries,
             "checkpoints": report.checkpoints,
             "checkpoints_beyond": report.beyond,
+            "newer_size": report.newer or None,
             "sessions": report.sessions,
             "erased": report.erased,
             "newest": report.newest,
@@ -161,6 +162,10 @@ def _print(report: Report, *, as_json: bool) -> None:
         )
         if m.first or m.last < m.size:
             typer.echo(f"only these entries were verified: {m.first} before and {m.size - m.last} after them", err=True)
+        if report.newer:
+            typer.echo(
+                f"the log has {report.newer} entries by your newest checkpoint; the bundle ends before", err=True
+            )
         if report.beyond:
             typer.echo(f"{report.beyond} of your checkpoints are not covered by this bundle", err=True)
     typer.echo("verified" if not total else f"NOT verified: {total} findings", err=True)

@@ -42,6 +42,7 @@ class Report:
     newest: str | None = None
     erased: int = 0
     beyond: int = 0  # checkpoints of copies that this bundle cannot check
+    newer: int = 0  # the size of the largest copy, if the log had grown beyond the bundle when it was made
     findings: list[Finding] = field(default_factory=list)
     counts: dict[Class, int] = field(default_factory=dict)
 

@@ -330,7 +330,7 @@ _BY_NAME: Final[dict[str, Definition]] = {action.value: definition for action, d
 _ACTOR_KINDS: Final = frozenset(kind.value for kind in ActorKind)
 _TYPES: Final = {
     Kind.STRING: lambda value: isinstance(value, str),
-    Kind.INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    Kind.INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53,
     Kind.BOOLEAN: lambda value: isinstance(value, bool),
     Kind.STRINGS: lambda value: isinstance(value, list | tuple) and all(isinstance(item, str) for item in value),
     Kind.OBJECT: lambda value: isinstance(value, Mapping),
