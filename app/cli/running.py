@@ -5,11 +5,13 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from app.domain.errors import InputInvalid
+from app.domain.event_filters import read_moment
 from app.observability.logs import configure_logs
 from app.settings import load_settings
 
@@ -61,12 +63,9 @@ def parse_time(text: str | None) -> datetime | None:
     A time as ISO 8601; without an offset it is UTC.
 
     Raises:
-        typer.BadParameter: not a time, or one that the database cannot hold.
+        typer.BadParameter: not a time.
     """
-    if text is None:
-        return None
     try:
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{text!r} is not a time such as 2026-11-23 or 2026-11-23T10:00:00Z") from None
+        return None if text is None else read_moment(text)
+    except InputInvalid as error:
+        raise typer.BadParameter(error.message) from None

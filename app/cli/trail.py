@@ -9,9 +9,9 @@ from uuid import UUID
 import typer
 
 from app.cli.exits import Exit
-from app.cli.running import AsJson, run
+from app.cli.running import AsJson, parse_time, run
 from app.domain.entries import SealedFields, moment
-from app.domain.event_filters import EventFilter, read_actions, read_moment, read_network
+from app.domain.event_filters import EventFilter, read_actions, read_network
 from app.domain.events import NO_CLIENT, SYSTEM, Outcome
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def search(
             family_id=session,
             network=read_network(ip) if ip else None,
             request_id=request_id,
-            since=read_moment(since) if since else None,
-            until=read_moment(until) if until else None,
+            since=parse_time(since),
+            until=parse_time(until),
         )
         return await services.trail.search(
             wanted,

@@ -133,11 +133,12 @@ def moment(at: datetime) -> str:
 
 def is_moment(text: str) -> bool:
     """Whether a text is a time in that form, of a day that exists, not before 1970."""
-    return _MOMENT(text) is not None and _is_day(text[:10])
+    return _MOMENT(text) is not None and is_day(text[:10])
 
 
 @lru_cache(maxsize=1024)
-def _is_day(text: str) -> bool:
+def is_day(text: str) -> bool:
+    """Whether `YYYY-MM-DD` exists, from 1970 on."""
     try:
         return date.fromisoformat(text).year >= _FIRST_YEAR
     except ValueError:

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Final, NoReturn
 
-from app.domain.entries import EPOCH_KIND, KIND, MOMENT_PATTERN, is_moment
+from app.domain.entries import EPOCH_KIND, KIND, MOMENT_PATTERN, is_day, is_moment
 from app.domain.lives import Members
 from app.domain.vocabulary import VERSIONS, fault
 
@@ -57,9 +57,9 @@ def read_entry(entry: bytes) -> Members:
             raise UnknownForm("is of a kind or version that this program does not know")
         if (wrong := _misshapen(event)) is not None:
             raise UnknownForm(wrong)
-    if (wrong := _fault(event)) is not None:
+    if (wrong := fault(event)) is not None:
         raise UnknownForm(wrong)
-    if not is_moment(event["occurred_at"]):
+    if not is_day(event["occurred_at"][:10]):
         raise UnknownForm("is of a day that does not exist")
     return event
 
@@ -143,17 +143,3 @@ def _misshapen(event: Members) -> str | None:
     if not isinstance(detail, dict):
         return "has a detail in another form"
     return None
-
-
-def _fault(event: Members) -> str | None:
-    """What the vocabulary says against it, or `None`."""
-    return fault(
-        action=event["action"],
-        outcome=event["outcome"],
-        reason=event["reason"],
-        actor_kind=event["actor_kind"],
-        family_id=event["family_id"],
-        family_seq=event["family_seq"],
-        generation=event["generation"],
-        detail=event["detail"],
-    )

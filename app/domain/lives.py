@@ -30,7 +30,7 @@ class Life:
     at: str = ""
     ended: str | None = None
     ended_at: str | None = None
-    waiting: dict[int, Members] = field(default_factory=dict)
+    waiting: dict[int, Members] = field(default_factory=dict, repr=False)
 
     def tell(self, event: Members) -> None:
         """

@@ -6,6 +6,7 @@ each tile under the one above it, up to the signed root; each entry under its ti
 vocabulary; each session's life, counted without gaps; times; personal data under its commitment.
 """
 
+import gc
 import re
 from binascii import a2b_base64
 from collections.abc import Callable, Sequence
@@ -61,6 +62,16 @@ class Verifier(TreeVerifier):
         self._continued: str | None = None
 
     def run(self) -> Report:
+        """All checks, to the end or to where nothing more can be checked."""
+        collecting = gc.isenabled()
+        gc.disable()  # nothing here is cyclic, and the collector would walk all sessions again and again
+        try:
+            return self._run()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _run(self) -> Report:
         try:
             manifest = self._read_manifest()
             self._continued = previous_origin(manifest.origin)
@@ -132,10 +143,12 @@ class Verifier(TreeVerifier):
             lines = [] if lines == [b""] else [b"cut short"]
         for line in lines:
             matched = _PERSONAL(line)
-            if matched is None or not start <= int(matched[1]) < start + width or int(matched[1]) in found:
+            number, salt, data = matched.groups() if matched else (b"-1", b"", b"")
+            entry = int(number)
+            if not start <= entry < start + width or entry in found:
                 self.report.add(Class.MALFORMED, name, "a line is not an index, a salt and JSON, each entry once")
             else:
-                found[int(matched[1])] = (a2b_base64(matched[2].translate(_STANDARD) + b"="), matched[3])
+                found[entry] = (a2b_base64(salt.translate(_STANDARD) + b"="), data)
         self._personal += len(found)
         return found
 

@@ -273,45 +273,39 @@ def check(event: Event) -> None:
         ValueError: a reason, outcome or detail that the action does not have.
     """
     wrong = fault(
-        action=event.action,
-        outcome=event.outcome,
-        reason=event.reason,
-        actor_kind=event.actor.kind,
-        family_id=event.family_id,
-        family_seq=event.family_seq,
-        generation=event.generation,
-        detail=event.detail,
+        {
+            "action": event.action,
+            "outcome": event.outcome,
+            "reason": event.reason,
+            "actor_kind": event.actor.kind,
+            "family_id": event.family_id,
+            "family_seq": event.family_seq,
+            "generation": event.generation,
+            "detail": event.detail,
+        }
     )
     if wrong is not None:
         raise ValueError(f"{event.action}: {wrong}")
 
 
-def fault(
-    *,
-    action: str,
-    outcome: str,
-    reason: str | None,
-    actor_kind: str,
-    family_id: object | None,
-    family_seq: int | None,
-    generation: int | None,
-    detail: Mapping[str, Any],
-) -> str | None:
-    """What is wrong with an event of version 1, or `None`."""
-    definition = _BY_NAME.get(action)
+def fault(event: Mapping[str, Any]) -> str | None:
+    """What is wrong with an event of version 1, given by its members as an entry names them; `None`: nothing."""
+    definition = _BY_NAME.get(event["action"])
     if definition is None:
         return "an unknown action"
-    if outcome != definition.outcome:
+    if event["outcome"] != definition.outcome:
         return "an outcome that this action does not have"
+    reason = event["reason"]
     if (reason not in definition.reasons) if definition.reasons else reason is not None:
         return "a reason that this action does not have"
-    if actor_kind not in _ACTOR_KINDS:
+    if event["actor_kind"] not in _ACTOR_KINDS:
         return "an unknown kind of actor"
-    if definition.session and family_id is None:
+    if definition.session and event["family_id"] is None:
         return "no session"
-    if (definition.numbered is Numbered.ALWAYS) != (family_seq is not None):
+    number, generation, detail = event["family_seq"], event["generation"], event["detail"]
+    if (definition.numbered is Numbered.ALWAYS) != (number is not None):
         return "a family counter where none belongs, or none where one does"
-    if family_seq is not None and (family_seq < 1 or generation is None or generation < 0):
+    if number is not None and (number < 1 or generation is None or generation < 0):
         return "a family counter or generation out of bounds"
     return _detail_fault(definition.detail, detail) if detail or definition.detail else None
 

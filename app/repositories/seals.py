@@ -7,19 +7,18 @@ rows. A cursor on `seq` alone would lose late commits, one on `xact_id` alone a 
 and a horizon from another statement whatever committed between the two.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.entries import SealedFields
 from app.domain.merkle import Tree
-from app.models import AuditLogRow, AuditSaltRow
+from app.models import AuditLogRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +127,9 @@ OLDEST_UNSEALED: Final = """
 SELECT min(occurred_at) FROM (
   SELECT occurred_at FROM audit_events WHERE epoch = $1 AND (xact_id, seq) > ($2::text::xid8, $3)
    ORDER BY epoch, xact_id, seq LIMIT 100) AS next
+"""
+ADD_SALTS: Final = """
+INSERT INTO audit_salts (subject_id, salt) SELECT * FROM unnest($1::uuid[], $2::bytea[]) ON CONFLICT DO NOTHING
 """
 ADD_BATCH: Final = """
 INSERT INTO audit_batches (epoch, first_index, count, from_epoch, from_xact, from_seq, to_epoch, to_xact, to_seq, root,
@@ -299,14 +301,13 @@ class SealRepository:
         """Who keeps events from being sealed, the oldest first."""
         return [Holder(*row) for row in await self._rows("SELECT * FROM audit_horizon_holders()")]
 
-    async def get_salts(self, people: Iterable[UUID], new: Sequence[bytes]) -> dict[UUID, bytes]:
-        """Everybody's salt; who has none gets one of `new`, as many as there are people."""
+    async def get_salts(self, people: Iterable[UUID], new_salt: Callable[[], bytes]) -> dict[UUID, bytes]:
+        """Everybody's salt; who has none gets a new one."""
         wanted = list(people)
         salts = await self.find_salts(wanted)
         missing = [person for person in wanted if person not in salts]
         if missing:
-            values = [{"subject_id": person, "salt": salt} for person, salt in zip(missing, new, strict=False)]
-            await self._db.execute(insert(AuditSaltRow).values(values).on_conflict_do_nothing())
+            await self._db.exec_driver_sql(ADD_SALTS, (missing, [new_salt() for _ in missing]))
             salts |= await self.find_salts(missing)
         return salts
 

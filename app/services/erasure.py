@@ -4,7 +4,7 @@ import secrets
 from uuid import UUID
 
 from app.domain.clients import ClientContext
-from app.domain.entries import SALT_BYTES, SealedFields, commitment_of, person_of
+from app.domain.entries import SealedFields, commitment_of, person_of
 from app.domain.errors import UserNotFound
 from app.domain.events import Action, Actor, Event
 from app.domain.families import EndReason
@@ -14,6 +14,7 @@ from app.repositories.database import Database, UnitOfWork
 from app.security.passwords import PasswordHasher
 from app.services.ends import end_events
 from app.services.housekeeping import BATCH, login_failure_sums
+from app.services.sealing import new_salt
 
 log = get_logger()
 
@@ -85,7 +86,7 @@ class Erasure:
         """One page of events; each commitment is the one that the sealer has computed, or would."""
         page = await db.erasures.list_personal(user_id, of_others=of_others, after=after, limit=BATCH)
         people = {person_of(event.actor_kind, event.actor_id, event.subject_id) for event in page}
-        salts = await db.seals.get_salts(people, [secrets.token_bytes(SALT_BYTES) for _ in people])
+        salts = await db.seals.get_salts(people, new_salt)
         if page:
             await db.erasures.replace_personal(page, [commitment_of(event, salts) for event in page])
         return page

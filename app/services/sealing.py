@@ -123,7 +123,7 @@ class Sealing:
 
     async def _hash(self, db: UnitOfWork, events: Sequence[SealedFields]) -> list[bytes]:
         people = {person_of(e.actor_kind, e.actor_id, e.subject_id) for e in events}
-        salts = await db.seals.get_salts(people, [secrets.token_bytes(SALT_BYTES) for _ in people])
+        salts = await db.seals.get_salts(people, new_salt)
         leaves = []
         for number, event in enumerate(events, start=1):
             leaves.append(leaf_hash(entry_of(event, commitment_of(event, salts))))
@@ -187,6 +187,11 @@ class Sealing:
         async with self._database.begin() as db:
             await db.audit.add(event, at=await db.now())
             await db.commit()
+
+
+def new_salt() -> bytes:
+    """What hides a person's data in commitments, until it is deleted."""
+    return secrets.token_bytes(SALT_BYTES)
 
 
 def _belongs(origin: str, wanted: str) -> bool:
