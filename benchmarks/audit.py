@@ -58,13 +58,7 @@ LIFE = 30  # events of a session in the bundle
 COLUMNS = """(id, occurred_at, action, version, outcome, reason, actor_kind, actor_id, subject_id, family_id,
   family_seq, generation, ip, user_agent, request_id, detail)"""
 
-# A process of its own seals then.
-WITHOUT_SEALING = (
-    "from app.jobs import schedule; "
-    "schedule.JOBS = tuple(job for job in schedule.JOBS if not job.name.startswith('audit.')); "
-    "from app.cli import main; main()"
-)
-SEALER = "import os; os.sched_setaffinity(0, {{{core}}}); from app.cli import main; main()"
+SEALER = "import os; os.sched_setaffinity(0, {cores}); from app.cli import main; main()"
 LOCK = "hashtext('rota job audit.seal')"
 
 # As uuid7() would have made them for event `n` at `at`; PostgreSQL's own random ids take longer than the rest of a row.
@@ -291,7 +285,7 @@ async def drain(made: Bench, extent: Extent, rate: float) -> float:
 
 async def measure_beside(url: str, tokens: Tokens, extent: Extent, signing: dict[str, str]) -> dict[str, float]:
     """With the sealer inside `rota serve`, where it competes with everything."""
-    with rig.rota(url, **signing) as port:
+    with rig.rota(url, seals=True, **signing) as port:
         async with bench(url, port, tokens) as made:
             figures = {"sealing_cost.shared_core": await sealing_cost(made, extent)}
             await made.sealed()
@@ -301,7 +295,7 @@ async def measure_beside(url: str, tokens: Tokens, extent: Extent, signing: dict
     scale = 1_000_000 // extent.backlog
     if scale > 1:
         say(f"  {extent.backlog:,} events in {seconds:.1f} s, reported times {scale}")
-    return {**figures, "drain_1m_s": seconds * scale}
+    return {**figures, "drain_1m_s.inside_serve": seconds * scale}
 
 
 async def measure_apart(url: str, tokens: Tokens, extent: Extent, signing: dict[str, str]) -> dict[str, float]:
@@ -309,12 +303,16 @@ async def measure_apart(url: str, tokens: Tokens, extent: Extent, signing: dict[
     if not hasattr(os, "sched_setaffinity") or len(cores := sorted(os.sched_getaffinity(0))) < 2:
         say("  there is no second core to pin the sealer to: not measured")
         return {}
-    port = rig.free_port()
     settings = {"ROTA_DATABASE_URL": url, "ROTA_SECRETS": rig.SECRET, **signing}
-    words = [sys.executable, "-c", WITHOUT_SEALING, "serve", "--port", str(port)]
-    with pinned(url, set(cores[:-1])), rig.server(words, port, **settings), sealer(cores[-1], settings):
+    with pinned(url, set(cores[:-1])), rig.rota(url, seals=False, **signing) as port, sealer({cores[-1]}, settings):
         async with bench(url, port, tokens) as made:
-            return {"sealing_cost.own_core": await sealing_cost(made, extent)}
+            figures = {"sealing_cost.own_core": await sealing_cost(made, extent)}
+    with rig.rota(url, seals=False, **signing) as port, sealer(set(cores), settings):
+        async with bench(url, port, tokens) as made:
+            await made.sealed()
+            maximum = await made.load(extent.seconds)
+            seconds = await drain(made, extent, maximum / 2)
+    return {**figures, "drain_1m_s": seconds * (1_000_000 // extent.backlog)}
 
 
 @contextlib.contextmanager
@@ -338,9 +336,9 @@ def pinned(url: str, cores: set[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sealer(core: int, settings: dict[str, str]) -> Iterator[None]:
+def sealer(cores: set[int], settings: dict[str, str]) -> Iterator[None]:
     """`rota audit seal --watch`, on a core of its own."""
-    words = [sys.executable, "-c", SEALER.format(core=core), "audit", "seal", "--watch"]
+    words = [sys.executable, "-c", SEALER.format(cores=cores), "audit", "seal", "--watch"]
     process = subprocess.Popen(words, env={**os.environ, **settings}, stderr=subprocess.DEVNULL)
     try:
         yield

@@ -4,6 +4,7 @@ Refreshes a second: closed loop, one server process, against an empty form endpo
     python -m benchmarks.refresh [--quick] [--json PATH]
 
 The load comes from a process of its own. All of it shares this machine's cores, so the ratios count, not the rates.
+Sealing is left out here, so that statements and WAL are a refresh's own; what it costs is in `benchmarks.audit`.
 """
 
 import argparse
@@ -163,7 +164,7 @@ async def count_statements(url: str) -> dict[str, float]:
     )  # the jobs are done with it at once, and do not count
     rig.psql(small, FILL.format(agent=rig.AGENT, families=1000))
     tokens = Tokens(1000)
-    async with counting_proxy(small) as (proxied, counts), _off_the_loop(rig.rota(proxied)) as port:
+    async with counting_proxy(small) as (proxied, counts), _off_the_loop(rig.rota(proxied, seals=False)) as port:
         client = tokens.client(0, 1)
         await rig.closed_loop(port, 2, [client])  # prepares, and lets the jobs of the start pass
         before = dict(counts)
@@ -185,7 +186,7 @@ async def measure(url: str, families: int, seconds: int, rounds: int) -> dict[st
     words = [sys.executable, "-m", "uvicorn", "benchmarks.empty_app:app", "--port", str(empty_port), "--loop", "uvloop"]
     words += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
     start = before = 0
-    with rig.rota(url) as port, rig.server(words, empty_port):
+    with rig.rota(url, seals=False) as port, rig.server(words, empty_port):
         await rig.closed_loop(port, 2, [tokens.client(i, 16) for i in range(16)])  # warm
         await rig.closed_loop(empty_port, 1, [empty_client("x" * 112)] * 16)
         rig.psql(url, "CHECKPOINT", "SELECT pg_stat_reset()")

