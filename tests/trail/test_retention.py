@@ -182,3 +182,21 @@ async def test_nothing_goes_that_may_not(
         await run(retention, log, tmp_path)
     await owner.close()
     assert await own_sql.fetchval(f"SELECT count(*) FROM {MONTH}") == 300
+
+
+async def test_an_incarnation_after_retention_holds(retained: Log, own_sql: asyncpg.Connection, tmp_path: Path) -> None:
+    """Its opening tells that events had been removed, so a session may begin within."""
+    log = retained
+    await own_sql.execute(PAST)
+    across = OLD.replace("n * interval '1 s'", "CASE WHEN n < 150 THEN '0' ELSE now() - '2020-01-10' END::interval")
+    await own_sql.execute(across, *await own_sql.fetchrow("SELECT gen_random_uuid(), gen_random_uuid()") or ())
+    await log.live("ada", 240)
+    await log.publish()
+    assert await retain(log, tmp_path / "archive") == [MONTH]
+    await log.publishing.open_epoch("ticket", maintenance=log.services.maintenance)
+    await log.seal_all()
+    await log.publishing.publish()
+    report = log.verify(await log.export(), origin=f"{ORIGIN}/epoch-2", also=[ORIGIN])
+    assert (report.findings, report.exit_code) == ([], 0)
+    reconciled = await log.services.reconciliation.run(progress=lambda _d, _t: None, actor=SYSTEM, client=NO_CLIENT)
+    assert [what for _, what in reconciled.differences] == ["has events, and no row"] * 2  # made up by this test
