@@ -276,7 +276,7 @@ def retain(
         retention, owner = build_retention(services)
         signer = _signer(services.settings.audit_signing_key.get_secret_value())
         try:
-            for due in await retention.list_due():
+            async for due in retention.list_due():
                 typer.echo(f"{due.name}: {due.events} events, entries {due.first_index} to {due.last_index}", err=True)
                 if dry_run:
                     continue

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.container import Container
-from app.domain.errors import Unavailable
+from app.domain.errors import RotaError, Unavailable
 from app.observability.logs import describe_failure, get_logger
-from app.services.publishing import HistoryRefused, SinkUnavailable
 
 log = get_logger()
 
 
-REFUSED_SECONDS: Final = 9  # between two attempts to publish what was refused
+REFUSED_SECONDS: Final = (
+    9  # before what was refused, or broke, is tried again: it is for the operator, and said until then
+)
 PAUSE_SECONDS: Final = 1  # between batches: no job is in a hurry, and all share the database with refreshes
 
 
@@ -30,13 +31,8 @@ class Job:
 
 
 async def _publish(services: Container) -> bool:
-    """A refusal is an incident for the operator, not the end of the job: it is said again until it is resolved."""
     if services.publishing is not None:
-        try:
-            await services.publishing.publish()
-        except (HistoryRefused, SinkUnavailable) as refused:
-            log.error("audit.not_published", code=refused.code, message=refused.message, why=refused.why)
-            await asyncio.sleep(REFUSED_SECONDS)
+        await services.publishing.publish()
     return False
 
 
@@ -76,7 +72,11 @@ async def _run(job: Job, services: Container) -> None:
             more = await job.work(services)
         except Unavailable as error:
             log.warning("job.delayed", job=job.name, why=error.why)
+        except RotaError as error:
+            log.error("job.refused", job=job.name, code=error.code, message=error.message, why=error.why)
+            await asyncio.sleep(REFUSED_SECONDS)
         except Exception as error:  # noqa: BLE001 - one bad batch must not end the job for good
             log.error("job.broke", job=job.name, **describe_failure(error))
+            await asyncio.sleep(REFUSED_SECONDS)
         # Processes that started together shall not come together.
         await asyncio.sleep((job.pause_seconds if more else job.every_seconds) * random.uniform(0.8, 1.2))  # noqa: S311

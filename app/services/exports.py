@@ -203,7 +203,10 @@ class Exports:
         for start in range(0, len(wanted), TILE_WIDTH):
             async with self._database.begin() as db:
                 for level, index, width in wanted[start : start + TILE_WIDTH]:
-                    hashes = await db.tiles.get_tile(span.head, level, index, width)
+                    try:
+                        hashes = await db.tiles.get_tile(span.head, level, index, width)
+                    except LookupError:
+                        continue  # somebody has removed it: the verifier will name the place
                     _write(work / tile_path(str(level), index, width), b"".join(hashes))
 
     async def _write_checkpoints(self, work: Path, span: Span) -> int:

@@ -48,10 +48,13 @@ class Proofs:
                 raise EventNotSealed
             event = located.events[0]
             salts = await db.seals.find_salts([person_of(event.actor_kind, event.actor_id, event.subject_id)])
-            tiles = {
-                (level, tile): await db.tiles.get_tile(head, level, tile, width)
-                for level, tile, width in needed_tiles(index, checkpoint.size)
-            }
+            try:
+                tiles = {
+                    (level, tile): await db.tiles.get_tile(head, level, tile, width)
+                    for level, tile, width in needed_tiles(index, checkpoint.size)
+                }
+            except LookupError:
+                raise StoredStateInvalid("A tile of the sealed tree is missing.", why=f"event {event_id}") from None
         entry = entry_of(event, commitment_of(event, salts) if salts else event.commitment)
         hashes = inclusion_proof(index, checkpoint.size, tiles)
         if root_from_proof(leaf_hash(entry), index, checkpoint.size, hashes) != checkpoint.root:

@@ -1,7 +1,7 @@
 """Taking off months whose time is over: only when they are sealed, published, exported, and the export verified."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +38,7 @@ class Due:
     first_index: int
     last_index: int
     events: int
-    span: Span | None  # `None`: it is empty
+    span: Span | None  # `None`: it is empty, or an earlier bundle holds all of it
 
 
 class Retention:
@@ -50,9 +50,10 @@ class Retention:
         self._days = days
         self._legal_hold = legal_hold
 
-    async def list_due(self) -> list[Due]:
+    async def list_due(self) -> AsyncIterator[Due]:
         """
-        The months past their time, the oldest first.
+        The months past their time, the oldest first; each is looked at when the one before is done with, for removing
+        a month moves the beginning of the log.
 
         Raises:
             RetentionRefused: no time is set, or a legal hold is, or one of them is not sealed and published.
@@ -67,7 +68,8 @@ class Retention:
             detached = await db.partitions.list_detached()
         limit = now - timedelta(days=self._days)
         past = [partition.name for partition in partitions.values() if partition.end <= limit]
-        return [await self._due(name, partitions.get(name)) for name in sorted({*past, *detached})]
+        for name in sorted({*past, *detached}):
+            yield await self._due(name, partitions.get(name))
 
     async def remove(
         self, due: Due, archive: Path, *, personal: bool, verify: Callable[[Path], Report], progress: Progress
@@ -120,6 +122,8 @@ class Retention:
             raise RetentionRefused(
                 f"{name} is not covered by a signed checkpoint in whole tiles: {missing} more are due."
             )
+        if whole_tiles <= head.minimum_index:
+            return Due(name, attached, first, last, ends[2], None)  # all of it is in the bundle of the month before
         span = Span(head, checkpoint, max(first, head.minimum_index) // TILE_WIDTH * TILE_WIDTH, whole_tiles)
         return Due(name, attached, first, last, ends[2], span)
 

@@ -68,7 +68,7 @@ async def retain(log: Log, archive: Path) -> list[str]:
 async def run(retention: Retention, log: Log, archive: Path) -> list[str]:
     verify = partial(verify_folder, trusted=[log.signer.key(ORIGIN)])
     done = []
-    for due in await retention.list_due():
+    async for due in retention.list_due():
         await retention.remove(due, archive, personal=False, verify=verify, progress=lambda _done, _total: None)
         done.append(due.name)
     return done
@@ -200,3 +200,22 @@ async def test_an_incarnation_after_retention_holds(retained: Log, own_sql: asyn
     assert (report.findings, report.exit_code) == ([], 0)
     reconciled = await log.services.reconciliation.run(progress=lambda _d, _t: None, actor=SYSTEM, client=NO_CLIENT)
     assert [what for _, what in reconciled.differences] == ["has events, and no row"] * 2  # made up by this test
+
+
+async def test_two_months_in_one_run(retained: Log, own_sql: asyncpg.Connection, tmp_path: Path) -> None:
+    """The second is exported from where the log begins once the first is gone, even in the middle of a tile."""
+    log = retained
+    await own_sql.execute(PAST)
+    await own_sql.execute(
+        PAST.replace("2020_01", "2020_02").replace("2020-02-", "2020-03-").replace("2020-01-", "2020-02-")
+    )
+    for moved in (OLD, OLD.replace("2020-01-10", "2020-02-10")):
+        await own_sql.execute(moved, *await own_sql.fetchrow("SELECT gen_random_uuid(), gen_random_uuid()") or ())
+    await log.live("ada", 240)
+    await log.publish()
+    assert await retain(log, tmp_path / "archive") == [MONTH, "audit_events_2020_02"]
+    for name in (MONTH, "audit_events_2020_02"):
+        assert log.verify(tmp_path / "archive" / name).exit_code == 0
+    await log.live("ben", 100)
+    await log.publish()
+    assert log.verify(await log.export()).exit_code == 0
