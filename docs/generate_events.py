@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from app.domain.definitions import Definition, Level, Numbered
 from app.domain.events import Action, ActorKind
 from app.domain.findings import Class
-from app.domain.vocabulary import DEFINITIONS, REASONS, VERSIONS, Definition, Level, Numbered
+from app.domain.vocabulary import DEFINITIONS, REASONS, VERSIONS
 
 TARGET = Path(__file__).parent / "reference" / "events.md"
 

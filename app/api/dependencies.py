@@ -32,6 +32,7 @@ class Access(StrEnum):
     ANYONE = "anyone"
     SIGNED_IN = "signed in"
     AUDITOR = "auditor"  # and administrators
+    ADMIN = "administrator"
 
 
 def stated(access: Access, body: type[Body] | None = None, *kinds: Kind, required: bool = True) -> dict[str, Any]:
@@ -73,6 +74,13 @@ async def auditing(caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
     return caller
 
 
+async def administering(caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
+    """Lets those pass who may act on everybody's accounts and sessions."""
+    if caller.role is not Role.ADMIN:
+        raise NotPermitted
+    return caller
+
+
 def idempotency_key(request: Request) -> str | None:
     """
     The `Idempotency-Key` header: 22 to 255 visible ASCII characters, so that it can hold 128 random bits.
@@ -95,5 +103,6 @@ async def page_position(after: Annotated[str | None, Query(max_length=200)] = No
 
 SignedIn = Annotated[Caller, Depends(signed_in)]
 Auditing = Annotated[Caller, Depends(auditing)]
+Administering = Annotated[Caller, Depends(administering)]
 After = Annotated[Position | None, Depends(page_position)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT)]

@@ -6,7 +6,8 @@ from typing import Final, NoReturn
 
 from app.domain.entries import EPOCH_KIND, KIND, MOMENT_PATTERN, is_day, is_moment
 from app.domain.lives import Members
-from app.domain.vocabulary import VERSIONS, fault
+from app.domain.vocabulary import VERSIONS
+from app.domain.vocabulary_check import fault
 
 _UUID_TEXT: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _COMMITMENT_TEXT: Final = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"  # 32 bytes as base64url, in its only spelling

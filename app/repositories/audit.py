@@ -13,7 +13,7 @@ from app.domain.clients import IpAddress
 from app.domain.entries import SealedFields
 from app.domain.events import EVENT_VERSION, Action, Event
 from app.domain.pages import Position
-from app.domain.vocabulary import check
+from app.domain.vocabulary_check import check
 from app.models import AuditEventRow
 
 

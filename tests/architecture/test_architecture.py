@@ -10,14 +10,18 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api.dependencies import Access, auditing, signed_in
+from app.api.dependencies import Access, administering, auditing, signed_in
 from app.domain.events import Action, ActorKind, Outcome
 from app.domain.families import EndReason
 from app.main import create_app
 from app.models import AuditEventRow, Base, FamilyRow
 from tests.conftest import make_settings
 
-GUARDS: dict[object, Access] = {signed_in: Access.SIGNED_IN, auditing: Access.AUDITOR}
+GUARDS: dict[object, Access] = {
+    signed_in: Access.SIGNED_IN,
+    auditing: Access.AUDITOR,
+    administering: Access.ADMIN,
+}
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "app").rglob("*.py"))
 

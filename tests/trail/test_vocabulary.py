@@ -11,7 +11,8 @@ import pytest
 from app.domain.entries import SealedFields, entry_of
 from app.domain.entry_forms import UnknownForm, read_entry
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event, Outcome
-from app.domain.vocabulary import DEFINITIONS, REASONS, check
+from app.domain.vocabulary import DEFINITIONS, REASONS
+from app.domain.vocabulary_check import check
 from app.repositories.rotations import ROTATE
 from tests.trail.conftest import Log
 
