@@ -20,6 +20,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from hypothesis import settings as hypothesis_settings
 from uuid_utils.compat import uuid7
 
 from app.cli.schema import upgrade_schema
@@ -34,6 +35,10 @@ from app.repositories.logins import make_login
 from app.services.tokens import IssuedTokens
 from app.settings import Settings
 from tests import postgresql
+
+# A slow machine is no finding.
+hypothesis_settings.register_profile("rota", deadline=None)
+hypothesis_settings.load_profile("rota")
 
 SECRET = "test-secret-test-secret-test-secret-test"
 PASSWORD = "correct horse battery staple"

@@ -1,7 +1,8 @@
 """
 The trail's vocabulary: for each action its meaning, level, reasons and details. Closed and versioned.
 
-What is written is checked against it (`vocabulary_check.py`), and so is what an auditor verifies; `docs/reference/events.md` is made from it.
+What is written is checked against it (`vocabulary_check.py`), and so is what an auditor verifies;
+`docs/reference/events.md` is made from it.
 A new member or reason needs a new version of its action; readers refuse versions they do not know.
 """
 
