@@ -1,4 +1,4 @@
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain.users import Role
@@ -11,8 +11,6 @@ class UserRow(Base):
     __tablename__ = "users"
     __table_args__ = (
         UniqueConstraint("username_key"),  # one canonical form, one account; serves sign-in
-        # The beginning of a name; the unique index follows the database's collation, which may not serve LIKE.
-        Index("ix_users_name_pattern", "username_key", postgresql_ops={"username_key": "text_pattern_ops"}),
         CheckConstraint(one_of("role", Role), name="role"),
     )
 
