@@ -30,6 +30,7 @@ from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
 from app.services.sealing import Sealing
+from app.services.session_search import SessionSearch
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
@@ -57,6 +58,7 @@ class Container:
     password_change: PasswordChange
     trail: Trail
     admin_reads: AdminReads
+    session_search: SessionSearch
     housekeeping: Housekeeping
     exports: Exports
     proofs: Proofs
@@ -119,6 +121,7 @@ class Container:
             password_change=PasswordChange(database, hasher),
             trail=trail,
             admin_reads=AdminReads(database),
+            session_search=SessionSearch(database, keyring),
             housekeeping=Housekeeping(database),
             exports=Exports(database),
             proofs=Proofs(database),

@@ -15,7 +15,8 @@ from app.models import FamilyRow
 from app.models.base import Xid8
 
 # Every field of `Family` is a column of that name; the seed is not among them and leaves only in a `Grant`.
-_COLUMNS = tuple(getattr(FamilyRow, field.name) for field in fields(Family))
+FAMILY_COLUMNS = tuple(getattr(FamilyRow, field.name) for field in fields(Family))
+_COLUMNS = FAMILY_COLUMNS
 _ENDED = (
     FamilyRow.user_id,
     FamilyRow.id,
@@ -233,8 +234,14 @@ def _lapsed(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return FamilyRow.ended_at.is_(None), (FamilyRow.idle_expires_at <= now) | (FamilyRow.expires_at <= now)
 
 
-def _family(row: Any) -> Family:
-    values = row._asdict()
+def family_of(row: Any) -> Family:
+    """
+    The family in a row that has `FAMILY_COLUMNS`.
+
+    Raises:
+        StoredStateInvalid: a role or a reason that is not in its list.
+    """
+    values = {field.name: getattr(row, field.name) for field in fields(Family)}
     try:
         values["role"] = Role(values["role"])
         if values["end_reason"] is not None:
@@ -242,6 +249,9 @@ def _family(row: Any) -> Family:
     except ValueError:
         raise StoredStateInvalid(why="family role or end reason") from None
     return Family(**values)
+
+
+_family = family_of
 
 
 def _grant(row: Any, now: datetime) -> Grant:
