@@ -31,6 +31,7 @@ from app.services.refresh import Refresh
 from app.services.retention import Retention
 from app.services.sealing import Sealing
 from app.services.session_search import SessionSearch
+from app.services.session_stories import SessionStories
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
@@ -59,6 +60,7 @@ class Container:
     trail: Trail
     admin_reads: AdminReads
     session_search: SessionSearch
+    session_stories: SessionStories
     housekeeping: Housekeeping
     exports: Exports
     proofs: Proofs
@@ -122,6 +124,7 @@ class Container:
             trail=trail,
             admin_reads=AdminReads(database),
             session_search=SessionSearch(database, keyring),
+            session_stories=SessionStories(database, keyring),
             housekeeping=Housekeeping(database),
             exports=Exports(database),
             proofs=Proofs(database),

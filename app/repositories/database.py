@@ -25,6 +25,7 @@ from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.seals import SealRepository
+from app.repositories.session_events import SessionEventRepository
 from app.repositories.session_lists import SessionListRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
@@ -108,6 +109,7 @@ class UnitOfWork:
     erasures: ErasureRepository
     reconciliations: ReconciliationRepository
     session_lists: SessionListRepository
+    session_events: SessionEventRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -137,6 +139,7 @@ class UnitOfWork:
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
         self.session_lists = SessionListRepository(self._db)
+        self.session_events = SessionEventRepository(self._db)
         return self
 
     async def __aexit__(

@@ -176,7 +176,7 @@ class SessionSearch:
                 found.place = stretch.end
                 return found
             affordable = int(seen / max(spent, 0.001) * (seconds - spent))
-            length = min(max(affordable, STRETCH_MINIMUM), STRETCH_MAXIMUM)
+            length = min(max(affordable, LOOKS_MINIMUM - seen, STRETCH_MINIMUM), STRETCH_MAXIMUM)
             span = span.after(stretch.end)
         return found
 
