@@ -30,6 +30,7 @@ from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
 from app.services.sealing import Sealing
+from app.services.session_exports import SessionExports
 from app.services.session_search import SessionSearch
 from app.services.session_stories import SessionStories
 from app.services.sessions import Sessions
@@ -60,6 +61,7 @@ class Container:
     trail: Trail
     admin_reads: AdminReads
     session_search: SessionSearch
+    session_exports: SessionExports
     session_stories: SessionStories
     housekeeping: Housekeeping
     exports: Exports
@@ -108,6 +110,7 @@ class Container:
         )
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
+        session_search = SessionSearch(database, keyring)
         return cls(
             settings=settings,
             clock=clock,
@@ -123,7 +126,8 @@ class Container:
             password_change=PasswordChange(database, hasher),
             trail=trail,
             admin_reads=AdminReads(database),
-            session_search=SessionSearch(database, keyring),
+            session_search=session_search,
+            session_exports=SessionExports(database, session_search),
             session_stories=SessionStories(database, keyring),
             housekeeping=Housekeeping(database),
             exports=Exports(database),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.schemas import EventAnswer, SessionAnswer
 from app.api.session_filters import SessionFilters
 from app.domain.families import Family, SessionState
+from app.domain.session_exports import ExportFormat
 from app.domain.session_filters import SessionSort
 from app.domain.session_stories import Generation, Reuse, Told
 from app.http.bodies import Text
@@ -28,7 +29,7 @@ class SessionQuery(SessionFilters):
 
 
 class ExportQuery(SessionFilters):
-    format: Literal["csv", "ndjson"] = "ndjson"
+    format: ExportFormat = ExportFormat.NDJSON
     order: Literal["newest", "oldest"] = "oldest"
 
 
