@@ -30,6 +30,8 @@ _EXITS = {
     "event_not_sealed": Exit.TRY_AGAIN,
     "nothing_there": Exit.NOT_FOUND,
     "event_not_found": Exit.NOT_FOUND,
+    "session_not_found": Exit.NOT_FOUND,
+    "revocation_not_found": Exit.NOT_FOUND,
 }
 
 
