@@ -39,7 +39,7 @@ REASONS: Final[Mapping[str, str]] = {
     EndReason.PASSWORD_CHANGE: "the password was changed",
     EndReason.USER_DISABLED: "the user was disabled, or erased",
     EndReason.ROLE_CHANGE: "the user got another role",
-    EndReason.RESTORE: "the database is a restored copy: a token was further ahead, or an operator ended what was older",
+    EndReason.RESTORE: "the database is a restored copy: a token was ahead of it, or an operator ended what was older",
     EndReason.EVICTED: "the user had too many sessions, and this was the oldest",
     EndReason.IDLE_TIMEOUT: "it was not refreshed for too long",
     EndReason.ABSOLUTE_TIMEOUT: "it reached the longest time that a session may live",
@@ -130,7 +130,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         },
     ),
     Action.REVOCATION_STARTED: Definition(
-        "Somebody ordered sessions to be ended in bulk. Each one's own event follows and has the revocation's id as its "
+        "Somebody ordered sessions to be ended in bulk. Each one's own event follows, with the revocation's id as its "
         "`request_id`.",
         Level.WARNING,
         reasons=_BULK_ENDS,

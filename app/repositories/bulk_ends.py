@@ -7,20 +7,36 @@ cannot be part of a deadlock; the caller is told the first that was left.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, and_, exists, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Text,
+    Uuid,
+    and_,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.events import EVENT_VERSION, Action, Actor, Outcome
 from app.domain.families import EndReason, Family
 from app.domain.revocations import Order
-from app.domain.session_filters import AddressScope, SessionFilter
+from app.domain.session_filters import AddressScope
 from app.models import AuditEventRow, FamilyRow
 from app.models.base import Xid8
+from app.repositories.audit import QUERY_CANCELED
 from app.repositories.families import FAMILY_COLUMNS, read_family
 from app.repositories.session_queries import USES, conditions, of_network
 
@@ -60,9 +76,7 @@ class Target:
                 of_network(E.ip, wanted.network),
                 E.action.in_(USES),
             )
-            found.append(
-                or_(of_network(F.created_ip, wanted.network), of_network(F.last_ip, wanted.network), used)
-            )
+            found.append(or_(of_network(F.created_ip, wanted.network), of_network(F.last_ip, wanted.network), used))
             wanted = replace(wanted, network=None, scope=AddressScope.FIRST)
         return [*found, *conditions(wanted, self.now)]
 
@@ -86,7 +100,7 @@ class Stretch:
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
         if self.ids is not None:
-            return [F.id.in_(self.ids)]
+            return [F.id == func.any(literal(list(self.ids), ARRAY(Uuid)))]
         upper = [] if self.until is None else [F.id <= self.until]
         return [F.id > self.after, *upper]
 
@@ -95,11 +109,13 @@ class Stretch:
 class EndedStretch:
     """
     Args:
-        left: The first that matches and was held by somebody.
+        last: The last that was locked.
+        left: The first that matches and has not ended: held by somebody, or, after `last`, one too many.
         took: By the database's clock.
     """
 
     ended: int
+    last: UUID | None
     left: UUID | None
     took: timedelta
 
@@ -137,7 +153,12 @@ class BulkEndRepository:
             few: They are found first and then put in order; else they are met on the way through the newest.
         """
         if few:
-            found = select(F.user_id, F.id).where(*target.conditions(walking=False)).cte("found").prefix_with("MATERIALIZED")
+            found = (
+                select(F.user_id, F.id)
+                .where(*target.conditions(walking=False))
+                .cte("found")
+                .prefix_with("MATERIALIZED")
+            )
             newest = select(*FAMILY_COLUMNS).join(found, and_(F.user_id == found.c.user_id, F.id == found.c.id))
         else:
             newest = select(*FAMILY_COLUMNS).where(*target.conditions(walking=True))
@@ -149,19 +170,26 @@ class BulkEndRepository:
         found = select(F.id).where(F.user_id == user_id, F.id == family_id, *target.conditions(walking=True))
         return (await self._db.execute(found)).one_or_none() is not None
 
-    async def are_at_most(self, target: Target, limit: int) -> bool:
-        """Whether so few match. The caller bounds its time."""
+    async def are_few(self, target: Target, limit: int, *, milliseconds: int) -> bool:
+        """Whether no more than that match, and are found in that time."""
         found = select(F.id).where(*target.conditions(walking=False)).cte("found").prefix_with("MATERIALIZED")
         counted = select(func.count()).select_from(select(found).limit(limit + 1).subquery())
-        return bool((await self._db.execute(counted)).scalar_one() <= limit)
+        try:
+            async with self._db.begin_nested():
+                former = (await self._db.execute(text("SHOW statement_timeout"))).scalar_one()
+                await self._db.execute(text(f"SET LOCAL statement_timeout = {milliseconds:d}"))
+                count = (await self._db.execute(counted)).scalar_one()
+                await self._db.execute(text(f"SET LOCAL statement_timeout = '{former}'"))
+                return bool(count <= limit)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == QUERY_CANCELED:
+                return False
+            raise
 
     async def list_matching(self, target: Target, after: UUID, *, limit: int) -> Stretch:
         """The next that match, by the filter's own index: the order must not tempt the planner to walk them all."""
         found = (
-            select(F.id)
-            .where(F.id > after, *target.conditions(walking=False))
-            .cte("found")
-            .prefix_with("MATERIALIZED")
+            select(F.id).where(F.id > after, *target.conditions(walking=False)).cte("found").prefix_with("MATERIALIZED")
         )
         ids = (await self._db.execute(select(found.c.id).order_by(found.c.id).limit(limit))).scalars().all()
         return Stretch(after, ids[-1] if len(ids) == limit else None, ids, len(ids))
@@ -189,7 +217,7 @@ class BulkEndRepository:
         End those of the stretch that match, each with its event: one statement.
 
         A row that was refreshed between the look and the lock is looked at again as it is then, and ends as well if
-        it still matches. Rows beyond the number of `event_ids` are told as left.
+        it still matches. As many as there are `event_ids`, from the first on.
         """
         which = [*stretch.conditions, *target.conditions(walking=True)]
         locked = (
@@ -214,10 +242,12 @@ class BulkEndRepository:
             .cte("ended")
         )
         logged = _log(ended, reason=reason, actor=actor, request_id=request_id, event_ids=event_ids)
-        told = select(func.count(), (func.clock_timestamp() - func.statement_timestamp())).select_from(logged)
-        count, took = (await self._db.execute(told)).one()
+        last = select(locked.c.id).order_by(locked.c.id.desc()).limit(1).scalar_subquery()
+        took = func.clock_timestamp() - func.statement_timestamp()
+        told = select(func.count().label("ended"), last.label("last"), took.label("took")).select_from(logged)
+        row = (await self._db.execute(told)).one()
         left = select(F.id).where(*which).order_by(F.id).limit(1)
-        return EndedStretch(count, (await self._db.execute(left)).scalar_one_or_none(), took)
+        return EndedStretch(row.ended, row.last, (await self._db.execute(left)).scalar_one_or_none(), row.took)
 
 
 def _log(ended: Any, *, reason: EndReason, actor: Actor, request_id: UUID, event_ids: Sequence[UUID]) -> Any:

@@ -1,13 +1,12 @@
 """Bulk ends: their rows, and the batches in which sessions end."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -97,7 +96,9 @@ class RevocationRepository:
         found = select(oldest > R.xact_id).where(R.id == revocation.id)
         return bool((await self._db.execute(found)).scalar_one())
 
-    async def note(self, revocation: Revocation, now: datetime, *, ended: int = 0, looked_at: int = 0, **at: Any) -> None:
+    async def note(
+        self, revocation: Revocation, now: datetime, *, ended: int = 0, looked_at: int = 0, **at: Any
+    ) -> None:
         """Write down how far the work has come, in the transaction of the work. The caller holds the row's lock."""
         change = update(R).where(R.id == revocation.id, R.finished_at.is_(None))
         values = {
@@ -110,21 +111,28 @@ class RevocationRepository:
         }
         await self._db.execute(change.values(values))
 
+    async def stop_listing(self) -> bool:
+        """Go on by walking, where finding them by an index has become too slow; false if nobody did that."""
+        change = update(R).where(R.finished_at.is_(None), R.listed.is_(True)).values(listed=False)
+        return (await self._db.execute(change)).rowcount > 0
+
     async def finish(self, revocation: Revocation, state: RevocationState, now: datetime) -> Revocation:
         """Close it; what it was looking for is forgotten. The caller holds the row's lock."""
         change = update(R).where(R.id == revocation.id, R.finished_at.is_(None))
         values = {"state": state, "finished_at": now, "started_at": func.coalesce(R.started_at, now), "filter": None}
         return _revocation((await self._db.execute(change.values(values).returning(*_COLUMNS))).one())
 
-    async def limit_statements(self, *, milliseconds: int, durable: bool) -> None:
-        """
-        For this transaction: no statement longer than that, plans for the values at hand, and whether the commit waits
-        for the disk.
-        """
+    async def limit_statements(self, milliseconds: int) -> None:
+        """For this transaction: no statement longer than that, and plans for the values at hand."""
         await self._db.execute(text(f"SET LOCAL statement_timeout = {milliseconds:d}"))
         await self._db.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-        if not durable:
-            await self._db.execute(text("SET LOCAL synchronous_commit = off"))
+
+    async def commit_without_waiting(self) -> None:
+        """
+        Let this transaction's commit not wait for the disk. What a crash then takes away, it takes with the cursor that
+        moved in the same transaction, so it is done again; and whoever commits after it, waits for both.
+        """
+        await self._db.execute(text("SET LOCAL synchronous_commit = off"))
 
 
 def _revocation(row: Any) -> Revocation:

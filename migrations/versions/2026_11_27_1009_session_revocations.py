@@ -54,9 +54,7 @@ def upgrade() -> None:
         sa.Column("started_at", MOMENT),
         sa.Column("worked_at", MOMENT),
         sa.Column("finished_at", MOMENT),
-        sa.CheckConstraint(
-            "state IN ('queued', 'running', 'done', 'cancelled')", name="ck_session_revocations_state"
-        ),
+        sa.CheckConstraint("state IN ('queued', 'running', 'done', 'cancelled')", name="ck_session_revocations_state"),
         sa.CheckConstraint("end_reason IN ('bulk_admin', 'restore')", name="ck_session_revocations_reason"),
         sa.CheckConstraint(
             "(finished_at IS NULL) = (state IN ('queued', 'running'))", name="ck_session_revocations_finished"
