@@ -16,6 +16,7 @@ from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
+from app.services.admin_reads import AdminReads
 from app.services.authentication import Authentication
 from app.services.erasure import Erasure
 from app.services.exports import Exports
@@ -59,6 +60,7 @@ class Container:
     users: Users
     password_change: PasswordChange
     trail: Trail
+    admin_reads: AdminReads
     housekeeping: Housekeeping
     exports: Exports
     proofs: Proofs
@@ -122,6 +124,7 @@ class Container:
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             password_change=PasswordChange(database, hasher),
             trail=trail,
+            admin_reads=AdminReads(database),
             housekeeping=Housekeeping(database),
             exports=Exports(database),
             proofs=Proofs(database),

@@ -58,7 +58,9 @@ def psql(url: str, *statements: str) -> list[str]:
     words = [postgres_program("psql"), url, "-XAtq", "-v", "ON_ERROR_STOP=1"]
     for statement in statements:
         words += ["-c", statement]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return done.stdout.split("\n")[:-1]
 
 

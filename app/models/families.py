@@ -2,7 +2,7 @@ from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain.clients import USER_AGENT_BYTES
-from app.domain.families import LABEL_CHARACTERS, EndReason
+from app.domain.families import FIRST_PARTY_CLIENT, LABEL_CHARACTERS, EndReason
 from app.domain.users import Role
 from app.models.base import Address, Base, Bytes, Id, Moment, Small, Words, Xid, one_of
 
@@ -23,6 +23,17 @@ class FamilyRow(Base):
         Index("ix_families_live", "id", postgresql_where=text("ended_at IS NULL")),
         # The session cap and "end all others" see a user's live families, however many ended ones are kept.
         Index("ix_families_user_live", "user_id", "id", postgresql_where=text("ended_at IS NULL")),
+        # Finding sessions: each index goes on with the id, the order of the list. Not among them is what nearly all
+        # have: whoever asks for that finds it by walking the ids.
+        Index("ix_families_created_ip", "created_ip", "id"),
+        Index("ix_families_device", "device", "id"),
+        Index("ix_families_browser", "browser", "id"),
+        Index("ix_families_os", "os", "id"),
+        Index("ix_families_client", "client_id", "id", postgresql_where=text(f"client_id <> '{FIRST_PARTY_CLIENT}'")),
+        Index("ix_families_role", "role", "id", postgresql_where=text(f"role <> '{Role.USER.value}'")),
+        # Written once, at the end; together they also find whatever has ended.
+        Index("ix_families_end_reason", "end_reason", "id", postgresql_where=text("end_reason IS NOT NULL")),
+        Index("ix_families_ended_by", "ended_by", "id", postgresql_where=text("ended_by IS NOT NULL")),
         CheckConstraint(one_of("role", Role), name="role"),
         CheckConstraint(one_of("end_reason", EndReason), name="end_reason"),
         CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended_with_reason"),
