@@ -16,7 +16,6 @@ from app.api.revocation_schemas import (
     missing,
 )
 from app.api.schemas import EndAnswer, EndOthersAnswer
-from app.domain.pages import read_cursor, write_cursor
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
 
@@ -67,18 +66,19 @@ async def list_revocations(
     request: Request, caller: Auditing, query: Annotated[RevocationQuery, Query()]
 ) -> RevocationPage:
     """All bulk ends, newest first."""
-    after = read_cursor(query.after) if query.after is not None else None
-    page = await services(request).revocations.list_page(after=after, limit=query.limit)
-    return RevocationPage(
-        items=[RevocationAnswer.of(revocation) for revocation in page.items],
-        next=write_cursor(page.after) if page.after else None,
+    found, following = await services(request).revocations.list_page(
+        cursor=query.after, limit=query.limit, actor=caller.as_admin, client=client_context(request)
     )
+    return RevocationPage(items=[RevocationAnswer.of(revocation) for revocation in found], next=following)
 
 
 @router.get("/sessions/revocations/{revocation_id}", openapi_extra=stated(Access.AUDITOR))
 async def show_revocation(revocation_id: UUID, request: Request, caller: Auditing) -> RevocationAnswer:
     """How far a bulk end has come."""
-    return RevocationAnswer.of(await services(request).revocations.get(revocation_id))
+    found = await services(request).revocations.get(
+        revocation_id, actor=caller.as_admin, client=client_context(request)
+    )
+    return RevocationAnswer.of(found)
 
 
 @router.post("/sessions/revocations/{revocation_id}/cancel", openapi_extra=stated(Access.ADMIN))

@@ -20,7 +20,7 @@ class SessionRevocationRow(Base):
         # Every process looks for open ones each second, however many are over.
         Index("ix_session_revocations_open", "id", postgresql_where=text("finished_at IS NULL")),
         CheckConstraint(one_of("state", RevocationState), name="state"),
-        CheckConstraint("end_reason IN ('bulk_admin', 'restore')", name="reason"),
+        CheckConstraint("end_reason = 'bulk_admin' OR end_reason = 'restore'", name="reason"),
         CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="finished"),
         CheckConstraint(
             f"char_length(why) BETWEEN {WHY_CHARACTERS.start} AND {WHY_CHARACTERS.stop - 1}", name="why_length"

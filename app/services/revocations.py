@@ -16,7 +16,7 @@ from app.domain.clients import ClientContext
 from app.domain.errors import FingerprintRefused, RevocationNotFound, TookTooLong
 from app.domain.events import NOBODY, SYSTEM, Action, Actor, ActorKind, Event
 from app.domain.families import Family
-from app.domain.pages import Page, Position, page_of
+from app.domain.pages import Position, page_of
 from app.domain.revocations import (
     DRY_RUN_LIFETIME,
     SAMPLE,
@@ -30,6 +30,7 @@ from app.observability.logs import get_logger
 from app.repositories.bulk_ends import Target
 from app.repositories.database import Database
 from app.security.keys import Keyring
+from app.services.admin_reads import AdminReads, Cursors
 from app.services.authentication import Caller
 
 log = get_logger()
@@ -39,6 +40,8 @@ COUNT_MILLISECONDS: Final = 2000
 COUNT_SECONDS: Final = 10  # for the whole count; then what was counted so far is what there is at least
 PART: Final = 20_000
 PART_MINIMUM: Final = 100
+
+_LIST: Final = b"revocations"  # what its cursors are bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Revocations:
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database = database
         self._keyring = keyring
+        self._reads = AdminReads(database)
+        self._cursors = Cursors(keyring)
 
     async def preview(self, order: Order, *, caller: Caller | None, client: ClientContext) -> Seen:
         """
@@ -132,9 +137,20 @@ class Revocations:
         """Order what the command line has just looked at."""
         return await self._start(order, seen.dry_run, why=why, spared=None, actor=SYSTEM, client=client, preview=None)
 
-    async def get(self, revocation_id: UUID) -> Revocation:
+    async def get(self, revocation_id: UUID, *, actor: Actor, client: ClientContext) -> Revocation:
         """
-        One bulk end, as far as it has come.
+        One bulk end, as far as it has come. That somebody asked is an event itself.
+
+        Raises:
+            RevocationNotFound: there is none.
+        """
+        found = await self.follow(revocation_id)
+        await self._reads.record("revocation", {"revocation": str(revocation_id)}, 1, actor=actor, client=client)
+        return found
+
+    async def follow(self, revocation_id: UUID) -> Revocation:
+        """
+        The same for whoever does the work, which is told elsewhere.
 
         Raises:
             RevocationNotFound: there is none.
@@ -145,11 +161,21 @@ class Revocations:
             raise RevocationNotFound
         return found
 
-    async def list_page(self, *, after: Position | None, limit: int) -> Page[Revocation]:
-        """All bulk ends, newest first."""
+    async def list_page(
+        self, *, cursor: str | None, limit: int, actor: Actor, client: ClientContext
+    ) -> tuple[list[Revocation], str | None]:
+        """
+        All bulk ends, newest first, and the cursor of the next page. That somebody asked is an event itself.
+
+        Raises:
+            InputInvalid: the cursor is none of ours.
+        """
+        after = self._cursors.read(cursor, _LIST) if cursor is not None else None
         async with self._database.begin() as db:
             rows = await db.revocations.list_page(before=after.id if after else None, limit=limit + 1)
-        return page_of(rows, limit, lambda revocation: Position(revocation.created_at, revocation.id))
+        page = page_of(rows, limit, lambda revocation: Position(revocation.created_at, revocation.id))
+        await self._reads.record("revocations", {"limit": limit}, len(page.items), actor=actor, client=client)
+        return page.items, self._cursors.write(page.after, _LIST) if page.after else None
 
     async def cancel(self, revocation_id: UUID, *, actor: Actor, client: ClientContext) -> Revocation:
         """

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0009"
-down_revision: str | None = "0007"
+down_revision: str | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
@@ -55,7 +55,7 @@ def upgrade() -> None:
         sa.Column("worked_at", MOMENT),
         sa.Column("finished_at", MOMENT),
         sa.CheckConstraint("state IN ('queued', 'running', 'done', 'cancelled')", name="ck_session_revocations_state"),
-        sa.CheckConstraint("end_reason IN ('bulk_admin', 'restore')", name="ck_session_revocations_reason"),
+        sa.CheckConstraint("end_reason = 'bulk_admin' OR end_reason = 'restore'", name="ck_session_revocations_reason"),
         sa.CheckConstraint(
             "(finished_at IS NULL) = (state IN ('queued', 'running'))", name="ck_session_revocations_finished"
         ),

@@ -8,7 +8,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.domain.users import Role
-from tests.admin.people import Admin, MakeAdmin
+from tests.admin.ending_people import Admin, MakeAdmin
+from tests.admin.ending_people import admin as admin  # noqa: PLC0414 - a fixture
+from tests.admin.ending_people import make_admin as make_admin  # noqa: PLC0414 - a fixture
 from tests.conftest import Events, MakePerson, Person
 
 
@@ -21,6 +23,7 @@ async def test_one_ends_once(
     assert (first.status_code, first.json()["ended"]) == (200, True)
     assert (second.status_code, second.json()["ended"]) == (200, False)
     row = await sql.fetchrow("SELECT * FROM families WHERE id = $1", issued.session_id)
+    assert row is not None
     assert (row["end_reason"], row["ended_by"]) == ("admin", admin.id)
     assert row["ended_xact"] is not None
     (ended,) = [event for event in await events_of(person.user.id) if event["action"] == "session.ended"]
@@ -29,7 +32,9 @@ async def test_one_ends_once(
     assert (await http.get("/me", headers={"Authorization": f"Bearer {issued.access_token}"})).status_code == 401
 
 
-async def test_all_of_a_user(http: httpx2.AsyncClient, admin: Admin, make_person: MakePerson, sql: asyncpg.Connection) -> None:
+async def test_all_of_a_user(
+    http: httpx2.AsyncClient, admin: Admin, make_person: MakePerson, sql: asyncpg.Connection
+) -> None:
     """All of that user's and of nobody else; a second time there is none left."""
     victim, other = await make_person(), await make_person()
     for _ in range(3):
@@ -50,7 +55,9 @@ async def test_what_is_not_there(http: httpx2.AsyncClient, admin: Admin, path: s
 
 
 @pytest.mark.parametrize("role", [Role.USER, Role.AUDITOR])
-async def test_only_administrators_end(http: httpx2.AsyncClient, make_admin: MakeAdmin, role: Role, person: Person) -> None:
+async def test_only_administrators_end(
+    http: httpx2.AsyncClient, make_admin: MakeAdmin, role: Role, person: Person
+) -> None:
     """Others are refused before anything is looked up; an auditor may follow a bulk end, and no more."""
     issued = await person.sign_in()
     caller = await make_admin(role)
