@@ -253,7 +253,8 @@ class BulkEndRepository:
 def _log(ended: Any, *, reason: EndReason, actor: Actor, request_id: UUID, event_ids: Sequence[UUID]) -> Any:
     """One `session.ended` for each, numbered from its row, as `end_events` writes them for few."""
     numbered = select(ended, func.row_number().over().label("n")).subquery("numbered")
-    given = func.unnest(literal(list(event_ids), ARRAY(Uuid))).table_valued("id", with_ordinality="n", name="given")
+    listed = func.unnest(literal(list(event_ids), ARRAY(Uuid))).table_valued("id", with_ordinality="n")
+    given = listed.render_derived(name="given")
     values = {
         E.id: given.c.id,
         E.occurred_at: numbered.c.ended_at,

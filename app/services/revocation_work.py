@@ -195,7 +195,9 @@ class RevocationWork:
                 settled=settled,
             )
             return Step.NOTHING, None
-        await db.revocations.note(revocation, now, ended=done.ended, looked_at=stretch.looked_at)
+        await db.revocations.note(
+            revocation, now, ended=done.ended, looked_at=stretch.looked_at, listed=work.listed, settled=True
+        )
         finished = await db.revocations.finish(revocation, RevocationState.DONE, now)
         client = replace(NO_CLIENT, request_id=revocation.id)
         await db.audit.add(over_event(Action.REVOCATION_FINISHED, finished, actor_of(finished), client), at=now)
