@@ -113,7 +113,7 @@ class RevocationRepository:
 
     async def stop_listing(self) -> bool:
         """Go on by walking, where finding them by an index has become too slow; false if nobody did that."""
-        change = update(R).where(R.finished_at.is_(None), R.listed.is_(True)).values(listed=False)
+        change = update(R).where(R.finished_at.is_(None), R.listed.is_distinct_from(False)).values(listed=False)
         return (await self._db.execute(change)).rowcount > 0
 
     async def finish(self, revocation: Revocation, state: RevocationState, now: datetime) -> Revocation:

@@ -126,9 +126,11 @@ class RevocationWork:
 
     async def _prepare(self, db: UnitOfWork, work: Work, target: Target) -> Work:
         """Decide how to find them, and whether sign-ins from before the cut may still be about to commit."""
-        listed = work.order.wanted != SessionFilter() and await db.bulk_ends.are_few(
-            target, LISTED_MAXIMUM, milliseconds=LISTED_MILLISECONDS
-        )
+        listed = work.listed
+        if listed is None:
+            listed = work.order.wanted != SessionFilter() and await db.bulk_ends.are_few(
+                target, LISTED_MAXIMUM, milliseconds=LISTED_MILLISECONDS
+            )
         return replace(work, listed=listed, settled=await db.revocations.is_settled(work.revocation, target.now))
 
     async def _next(self, db: UnitOfWork, work: Work, target: Target) -> Stretch:

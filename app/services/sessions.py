@@ -108,6 +108,19 @@ class Sessions:
         log.info(Action.SESSION_ENDED, user=str(user_id), session=str(session_id), reason=ended.end_reason)
         return not ended.lapsed
 
+    async def get_anybodys(self, session_id: UUID) -> tuple[Family, datetime]:
+        """
+        As `get`, whosever it is.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        async with self._database.begin() as db:
+            user_id = await db.families.find_owner(session_id)
+        if user_id is None:
+            raise SessionNotFound
+        return await self.get(user_id, session_id)
+
     async def end_anybodys(self, session_id: UUID, *, actor: Actor, client: ClientContext) -> bool:
         """
         End one session, whosever it is; false if it was over before.
