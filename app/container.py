@@ -29,6 +29,8 @@ from app.services.publishing import Publishing
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
+from app.services.revocation_work import RevocationWork
+from app.services.revocations import Revocations
 from app.services.sealing import Sealing
 from app.services.session_exports import SessionExports
 from app.services.session_search import SessionSearch
@@ -56,6 +58,8 @@ class Container:
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
+    revocations: Revocations
+    revocation_work: RevocationWork
     users: Users
     password_change: PasswordChange
     trail: Trail
@@ -122,6 +126,8 @@ class Container:
             sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),
             refresh=Refresh(database, rotations, pairs, lifetimes),
             sessions=Sessions(database, pairs),
+            revocations=Revocations(database, keyring),
+            revocation_work=RevocationWork(database),
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             password_change=PasswordChange(database, hasher),
             trail=trail,

@@ -100,6 +100,25 @@ class SessionNotFound(RotaError):
     message = "There is no such session."
 
 
+class RevocationNotFound(RotaError):
+    code = "revocation_not_found"
+    message = "There is no such revocation."
+
+
+class FingerprintRefused(RotaError):
+    """It was not given for this filter and to this caller, or is none of ours."""
+
+    code = "fingerprint_refused"
+    message = "The fingerprint is not of a dry run of this filter by you: make a dry run of exactly this filter first."
+
+
+class FingerprintExpired(RotaError):
+    """The dry run is too long ago: what would end may be something else by now."""
+
+    code = "fingerprint_expired"
+    message = "The dry run is more than ten minutes ago: make another."
+
+
 class UserNotFound(RotaError):
     code = "user_not_found"
     message = "There is no such user."

@@ -21,6 +21,11 @@ _SUMMED: Final = {
     "count": Member(Kind.INTEGER, "in a sum: how many more there were in that minute", required=False),
     "minute": Member(Kind.STRING, "in a sum: which minute", required=False),
 }
+_BULK_ENDS: Final = frozenset({EndReason.BULK_ADMIN.value, EndReason.RESTORE.value})
+_BULK_WORK: Final = {
+    "ended": Member(Kind.INTEGER, "how many sessions it has ended"),
+    "revocation": Member(Kind.STRING, "its id"),
+}
 _REPLAY: Final = frozenset({"grace", "idempotency_key"})
 
 
@@ -34,7 +39,7 @@ REASONS: Final[Mapping[str, str]] = {
     EndReason.PASSWORD_CHANGE: "the password was changed",
     EndReason.USER_DISABLED: "the user was disabled, or erased",
     EndReason.ROLE_CHANGE: "the user got another role",
-    EndReason.RESTORE: "a token was further ahead than the database: it is a restored copy",
+    EndReason.RESTORE: "the database is a restored copy: a token was ahead of it, or an operator ended what was older",
     EndReason.EVICTED: "the user had too many sessions, and this was the oldest",
     EndReason.IDLE_TIMEOUT: "it was not refreshed for too long",
     EndReason.ABSOLUTE_TIMEOUT: "it reached the longest time that a session may live",
@@ -114,6 +119,37 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
     Action.SESSION_LABELLED: _life("The user named a session, or took its name away."),
     Action.SESSION_ENDED: _life(
         "A session is over. The reason says why; it is the last event of its life.", reasons=_ENDS
+    ),
+    Action.REVOCATION_PREVIEWED: Definition(
+        "Somebody asked which sessions a bulk end would end; none was.",
+        Level.NOTICE,
+        detail={
+            "filter": Member(Kind.OBJECT, "what they asked for; addresses as a keyed hash"),
+            "sessions": Member(Kind.INTEGER, "how many matched"),
+            "users": Member(Kind.INTEGER, "of how many users"),
+        },
+    ),
+    Action.REVOCATION_STARTED: Definition(
+        "Somebody ordered sessions to be ended in bulk. Each one's own event follows, with the revocation's id as its "
+        "`request_id`.",
+        Level.WARNING,
+        reasons=_BULK_ENDS,
+        detail={
+            "cut": Member(Kind.STRING, "only sessions created until then end"),
+            "expected": Member(Kind.INTEGER, "how many matched before"),
+            "filter": Member(Kind.OBJECT, "which; addresses as a keyed hash"),
+            "revocation": Member(Kind.STRING, "its id"),
+            "why": Member(Kind.STRING, "as the administrator said"),
+        },
+    ),
+    Action.REVOCATION_FINISHED: Definition(
+        "A bulk end has ended all that it was ordered to.", Level.NOTICE, reasons=_BULK_ENDS, detail=_BULK_WORK
+    ),
+    Action.REVOCATION_CANCELLED: Definition(
+        "A bulk end was stopped before its end; what had ended stays ended.",
+        Level.NOTICE,
+        reasons=_BULK_ENDS,
+        detail=_BULK_WORK,
     ),
     Action.REFRESH_REFUSED: Definition(
         "A token of a session that is over was presented. The first in a minute is an event, the rest one sum.",

@@ -51,6 +51,9 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.NotPermitted: Answer(HTTPStatus.FORBIDDEN),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.UserNotFound: Answer(HTTPStatus.NOT_FOUND),
+    errors.RevocationNotFound: Answer(HTTPStatus.NOT_FOUND),
+    errors.FingerprintRefused: Answer(HTTPStatus.CONFLICT),
+    errors.FingerprintExpired: Answer(HTTPStatus.CONFLICT),
     errors.EventNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotSealed: Answer(HTTPStatus.CONFLICT),
     # Never an OAuth error: clients throw their tokens away on invalid_grant.

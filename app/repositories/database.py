@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.clock import Clock
 from app.domain.errors import RotaError, TookTooLong, Unavailable
 from app.repositories.audit import AuditRepository
+from app.repositories.bulk_ends import BulkEndRepository
 from app.repositories.erasures import ErasureRepository
 from app.repositories.families import FamilyRepository
 from app.repositories.jobs import JobRepository
@@ -24,6 +25,7 @@ from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
+from app.repositories.revocations import RevocationRepository
 from app.repositories.seals import SealRepository
 from app.repositories.session_events import SessionEventRepository
 from app.repositories.session_lists import SessionListRepository
@@ -110,6 +112,8 @@ class UnitOfWork:
     reconciliations: ReconciliationRepository
     session_lists: SessionListRepository
     session_events: SessionEventRepository
+    revocations: RevocationRepository
+    bulk_ends: BulkEndRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -140,6 +144,8 @@ class UnitOfWork:
         self.reconciliations = ReconciliationRepository(self._db)
         self.session_lists = SessionListRepository(self._db)
         self.session_events = SessionEventRepository(self._db)
+        self.revocations = RevocationRepository(self._db)
+        self.bulk_ends = BulkEndRepository(self._db, self._clock.for_database())
         return self
 
     async def __aexit__(

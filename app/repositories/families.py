@@ -16,7 +16,6 @@ from app.models.base import Xid8
 
 # Every field of `Family` is a column of that name; the seed is not among them and leaves only in a `Grant`.
 FAMILY_COLUMNS = tuple(getattr(FamilyRow, field.name) for field in fields(Family))
-_COLUMNS = FAMILY_COLUMNS
 _ENDED = (
     FamilyRow.user_id,
     FamilyRow.id,
@@ -55,8 +54,13 @@ class FamilyRepository:
         self._moment = func.coalesce(now, func.clock_timestamp())
 
     async def find(self, user_id: UUID, family_id: UUID) -> Family | None:
-        row = (await self._db.execute(select(*_COLUMNS).where(*_is(user_id, family_id)))).one_or_none()
-        return None if row is None else _family(row)
+        row = (await self._db.execute(select(*FAMILY_COLUMNS).where(*_is(user_id, family_id)))).one_or_none()
+        return None if row is None else read_family(row)
+
+    async def find_owner(self, family_id: UUID) -> UUID | None:
+        """Whose a session is, for those who may ask about anybody's."""
+        found = select(FamilyRow.user_id).where(FamilyRow.id == family_id).limit(1)
+        return (await self._db.execute(found)).scalar_one_or_none()
 
     async def find_seed(self, user_id: UUID, family_id: UUID) -> bytes | None:
         """For checking a proof. Locks nothing, so that a wrong proof cannot hold anybody's row."""
@@ -65,19 +69,19 @@ class FamilyRepository:
 
     async def lock(self, user_id: UUID, family_id: UUID) -> Family | None:
         """Lock the row until the end of the transaction; rotation, logout and all other ends wait."""
-        found = select(*_COLUMNS).where(*_is(user_id, family_id)).with_for_update(key_share=True)
+        found = select(*FAMILY_COLUMNS).where(*_is(user_id, family_id)).with_for_update(key_share=True)
         row = (await self._db.execute(found)).one_or_none()
-        return None if row is None else _family(row)
+        return None if row is None else read_family(row)
 
     async def list_page(self, user_id: UUID, *, ended_since: datetime, before: UUID | None, limit: int) -> list[Family]:
         """Live families and those ended since, newest first, those created before `before`. Served by the key."""
-        found = select(*_COLUMNS).where(
+        found = select(*FAMILY_COLUMNS).where(
             FamilyRow.user_id == user_id, FamilyRow.ended_at.is_(None) | (FamilyRow.ended_at >= ended_since)
         )
         if before is not None:
             found = found.where(FamilyRow.id < before)
         rows = await self._db.execute(found.order_by(FamilyRow.id.desc()).limit(limit))
-        return [_family(row) for row in rows]
+        return [read_family(row) for row in rows]
 
     async def add(self, family: Family, seed: bytes) -> None:
         values = {field.name: getattr(family, field.name) for field in fields(Family)}
@@ -234,14 +238,14 @@ def _lapsed(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return FamilyRow.ended_at.is_(None), (FamilyRow.idle_expires_at <= now) | (FamilyRow.expires_at <= now)
 
 
-def family_of(row: Any) -> Family:
+def read_family(row: Any) -> Family:
     """
-    The family in a row that has `FAMILY_COLUMNS`.
+    The family in a row that has `FAMILY_COLUMNS`, whatever else it has.
 
     Raises:
         StoredStateInvalid: a role or a reason that is not in its list.
     """
-    values = {field.name: getattr(row, field.name) for field in fields(Family)}
+    values = {column.key: getattr(row, column.key) for column in FAMILY_COLUMNS}
     try:
         values["role"] = Role(values["role"])
         if values["end_reason"] is not None:
@@ -249,9 +253,6 @@ def family_of(row: Any) -> Family:
     except ValueError:
         raise StoredStateInvalid(why="family role or end reason") from None
     return Family(**values)
-
-
-_family = family_of
 
 
 def _grant(row: Any, now: datetime) -> Grant:

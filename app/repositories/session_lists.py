@@ -34,7 +34,7 @@ from app.domain.families import Family
 from app.domain.pages import Position
 from app.domain.session_filters import AddressScope, SessionFilter
 from app.models import AuditEventRow, FamilyRow, UserRow
-from app.repositories.families import FAMILY_COLUMNS, family_of
+from app.repositories.families import FAMILY_COLUMNS, read_family
 from app.repositories.session_queries import LAST_USED, conditions, named, named_like, of_network, used_from
 from app.repositories.session_ways import (
     Span,
@@ -141,7 +141,7 @@ class SessionListRepository:
         both = select(ends.c.stretch_end, ends.c.seen, *found.c).select_from(ends).outerjoin(found, true())
         both = both.order_by(span.order(found.c.id))
         rows = (await self._db.execute(both)).all()
-        return Stretch([family_of(row) for row in rows if row.id is not None], rows[0].stretch_end, rows[0].seen)
+        return Stretch([read_family(row) for row in rows if row.id is not None], rows[0].stretch_end, rows[0].seen)
 
     async def list_by_last_use(
         self,
@@ -166,7 +166,7 @@ class SessionListRepository:
             place, given = tuple_(LAST_USED, F.id), tuple_(literal(after.at), literal(after.id))
             found = found.where(place < given if span.newest_first else place > given)
         rows = await self._db.execute(found.order_by(span.order(LAST_USED), span.order(F.id)).limit(limit))
-        return [family_of(row) for row in rows]
+        return [read_family(row) for row in rows]
 
     async def find_longest_life(self) -> timedelta:
         """The longest that any session was given at its beginning, in whole seconds. Served by its index."""
@@ -175,7 +175,7 @@ class SessionListRepository:
 
     async def find(self, session_id: UUID) -> Family | None:
         row = (await self._db.execute(select(*FAMILY_COLUMNS).where(F.id == session_id))).one_or_none()
-        return None if row is None else family_of(row)
+        return None if row is None else read_family(row)
 
     async def _find_names(self, column: Any, name: str) -> list[str]:
         """

@@ -45,6 +45,7 @@ class Keyring:
         self._attempt = {key_id: derive(secret, "attempt") for key_id, secret in zip(ids, secrets, strict=True)}
         self._names = derive(secrets[0], "unknown names")
         self._cursors = [derive(secret, "cursors") for secret in secrets]
+        self._dry_runs = [derive(secret, "dry runs") for secret in secrets]
 
     def attempt(self, key_id: int, *, user_id: UUID, family_id: UUID, generation: int, key: str) -> bytes:
         """
@@ -64,6 +65,14 @@ class Keyring:
         """Whether any listed secret made it."""
         mine = [hmac.digest(key, message, "sha256")[:CURSOR_TAG_BYTES] for key in self._cursors]
         return any(hmac.compare_digest(tag, each) for each in mine)
+
+    def dry_run_tag(self, message: bytes) -> bytes:
+        """What makes a dry run's fingerprint ours: 32 bytes."""
+        return hmac.digest(self._dry_runs[0], message, "sha256")
+
+    def is_dry_run_tag(self, tag: bytes, message: bytes) -> bool:
+        """Whether any listed secret made it."""
+        return any(hmac.compare_digest(tag, hmac.digest(key, message, "sha256")) for key in self._dry_runs)
 
     def name_digest(self, username_key: str) -> str:
         """How the trail names somebody we do not know: equal names are seen to be equal, and no more. 32 hex digits."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -47,6 +47,10 @@ class FoundSessions:
     now: datetime
     next: str | None
     cut_short: bool
+
+    def joined(self, following: "FoundSessions") -> "FoundSessions":
+        """This page and the one after it as one."""
+        return replace(following, families=self.families + following.families, names=self.names | following.names)
 
 
 @dataclass(slots=True)

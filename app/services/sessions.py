@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from app.domain.clients import ClientContext
-from app.domain.errors import InputInvalid, RefreshTokenRejected, SessionNotFound
+from app.domain.errors import InputInvalid, RefreshTokenRejected, SessionNotFound, UserNotFound
 from app.domain.events import Action, Actor, Event, user_actor
 from app.domain.families import EndReason, Family
 from app.domain.pages import Page, Position, page_of
@@ -107,6 +107,49 @@ class Sessions:
             await db.commit()
         log.info(Action.SESSION_ENDED, user=str(user_id), session=str(session_id), reason=ended.end_reason)
         return not ended.lapsed
+
+    async def get_anybodys(self, session_id: UUID) -> tuple[Family, datetime]:
+        """
+        As `get`, whosever it is.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        async with self._database.begin() as db:
+            user_id = await db.families.find_owner(session_id)
+        if user_id is None:
+            raise SessionNotFound
+        return await self.get(user_id, session_id)
+
+    async def end_anybodys(self, session_id: UUID, *, actor: Actor, client: ClientContext) -> bool:
+        """
+        End one session, whosever it is; false if it was over before.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        async with self._database.begin() as db:
+            user_id = await db.families.find_owner(session_id)
+        if user_id is None:
+            raise SessionNotFound
+        return await self.end(user_id, session_id, actor=actor, client=client, reason=EndReason.ADMIN)
+
+    async def end_all_of(self, user_id: UUID, *, actor: Actor, client: ClientContext) -> int:
+        """
+        End all of a user's sessions; how many there were.
+
+        Raises:
+            UserNotFound: there is none.
+        """
+        async with self._database.begin() as db:
+            if await db.users.lock(user_id) is None:  # and no sign-in slips between
+                raise UserNotFound
+            now = await db.now()
+            ended = await db.families.end_all(user_id, reason=EndReason.ADMIN, by=actor.id)
+            await db.audit.add(*end_events(ended, actor=actor, client=client), at=now)
+            await db.commit()
+        log.info(Action.SESSION_ENDED, user=str(user_id), ended=len(ended), reason=EndReason.ADMIN)
+        return count_ended(ended)
 
     async def end_others(self, caller: Caller, *, client: ClientContext) -> int:
         """End all of the caller's sessions but the one they speak from; how many there were."""
