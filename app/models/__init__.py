@@ -6,7 +6,7 @@ from app.models.base import Base
 from app.models.families import FamilyRow
 from app.models.jobs import JobCursorRow
 from app.models.refusals import LoginFailureRow, RefusalRow
-from app.models.users import UserRow
+from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
     "AuditBatchRow",
@@ -19,6 +19,7 @@ __all__ = [
     "FamilyRow",
     "JobCursorRow",
     "LoginFailureRow",
+    "PasswordTokenRow",
     "RefusalRow",
     "UserRow",
 ]
