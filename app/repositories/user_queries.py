@@ -24,7 +24,7 @@ SELECT wanted.id, (
          SELECT count(*) FROM (
            SELECT 1 FROM families AS f
             WHERE f.user_id = wanted.id AND f.ended_at IS NULL AND f.idle_expires_at > $2 AND f.expires_at > $2
-            LIMIT {COUNT_LIMIT + 1}) AS some)
+            LIMIT {COUNT_LIMIT + 1}) AS counted)
   FROM unnest($1::uuid[]) AS wanted (id)
 """  # noqa: S608 - a constant of ours
 
