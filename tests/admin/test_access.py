@@ -55,7 +55,8 @@ class World:
 
     async def token(self, kind: str) -> str:
         """The access token of a new session: what is tried may end sessions."""
-        return (await self.pair(kind)).access_token
+        token: str = (await self.pair(kind)).access_token
+        return token
 
     async def pair(self, kind: str) -> Any:
         return await self.services.sign_in.with_password(self.names[kind], PASSWORD, client=client_at())
@@ -107,7 +108,7 @@ async def world(own: OwnDatabase) -> AsyncIterator[World]:
 def routes_of(app: FastAPI) -> Iterator[tuple[str, APIRoute]]:
     for route in app.routes:
         if isinstance(route, APIRoute):
-            for method in sorted(route.methods):
+            for method in sorted(route.methods or ()):
                 yield method, route
 
 
