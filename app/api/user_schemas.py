@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.api.audit_schemas import Moment
 from app.api.dependencies import PAGE_LIMIT
@@ -31,6 +31,12 @@ class UserQuery(BaseModel):
     order: Literal["newest", "oldest"] = "newest"
     after: Annotated[Text, Field(max_length=200)] | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 50
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.created_from and self.created_to and self.created_to < self.created_from:
+            raise ValueError("created_to is before created_from")
+        return self
 
 
 class SelfQuery(BaseModel):
