@@ -18,6 +18,7 @@ from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
 from app.services.admin_reads import AdminReads
 from app.services.authentication import Authentication
+from app.services.credentials import Credentials
 from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.guard import Guard
@@ -40,6 +41,7 @@ from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
+from app.services.user_queries import UserQueries
 from app.services.users import Users
 from app.settings import Settings, SettingsInvalid
 
@@ -61,6 +63,8 @@ class Container:
     revocations: Revocations
     revocation_work: RevocationWork
     users: Users
+    user_queries: UserQueries
+    credentials: Credentials
     password_change: PasswordChange
     trail: Trail
     admin_reads: AdminReads
@@ -115,6 +119,8 @@ class Container:
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
         session_search = SessionSearch(database, keyring)
+        credentials = Credentials(database, hasher, keyring)
+        admin_reads = AdminReads(database)
         return cls(
             settings=settings,
             clock=clock,
@@ -123,18 +129,22 @@ class Container:
             hasher=hasher,
             signing_keys=signing_keys,
             authentication=Authentication(access_tokens, rotations, clock),
-            sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),
+            sign_in=SignIn(
+                database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
+            ),
             refresh=Refresh(database, rotations, pairs, lifetimes),
             sessions=Sessions(database, pairs),
             revocations=Revocations(database, keyring),
             revocation_work=RevocationWork(database),
             users=Users(database, hasher, registration_open=settings.registration == "open"),
+            user_queries=UserQueries(database, keyring, admin_reads),
+            credentials=credentials,
             password_change=PasswordChange(database, hasher),
             trail=trail,
-            admin_reads=AdminReads(database),
             session_search=session_search,
             session_exports=SessionExports(database, session_search),
             session_stories=SessionStories(database, keyring),
+            admin_reads=admin_reads,
             housekeeping=Housekeeping(database),
             exports=Exports(database),
             proofs=Proofs(database),
@@ -142,7 +152,7 @@ class Container:
             guard=Guard(database, sealing),
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
-            erasure=Erasure(maintenance, hasher),
+            erasure=Erasure(maintenance),
             publishing=_publishing(settings, database),
         )
 

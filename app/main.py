@@ -7,7 +7,19 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import admin_events, admin_revocations, admin_sessions, health, keys, me, session_exports, sessions, tokens
+from app.api import (
+    admin_events,
+    admin_revocations,
+    admin_sessions,
+    admin_users,
+    health,
+    keys,
+    me,
+    passwords,
+    session_exports,
+    sessions,
+    tokens,
+)
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
@@ -52,8 +64,10 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
             route
             for module in (
                 tokens,
+                passwords,
                 sessions,
                 me,
+                admin_users,
                 admin_events,
                 admin_revocations,
                 session_exports,

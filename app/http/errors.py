@@ -54,6 +54,11 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.RevocationNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.FingerprintRefused: Answer(HTTPStatus.CONFLICT),
     errors.FingerprintExpired: Answer(HTTPStatus.CONFLICT),
+    errors.UserDeleted: Answer(HTTPStatus.CONFLICT),
+    errors.LastAdministrator: Answer(HTTPStatus.CONFLICT),
+    errors.OwnAccount: Answer(HTTPStatus.CONFLICT),
+    errors.PasswordTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.PasswordChangeRequired: Answer(HTTPStatus.FORBIDDEN),
     errors.EventNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotSealed: Answer(HTTPStatus.CONFLICT),
     # Never an OAuth error: clients throw their tokens away on invalid_grant.
@@ -157,6 +162,8 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings
+    if isinstance(error, errors.PasswordChangeRequired):
+        more |= {"password_token": error.token, "expires_in": error.expires_in}
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more)

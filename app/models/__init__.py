@@ -7,7 +7,7 @@ from app.models.families import FamilyRow
 from app.models.jobs import JobCursorRow
 from app.models.refusals import LoginFailureRow, RefusalRow
 from app.models.session_revocations import SessionRevocationRow
-from app.models.users import UserRow
+from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
     "AuditBatchRow",
@@ -20,6 +20,7 @@ __all__ = [
     "FamilyRow",
     "JobCursorRow",
     "LoginFailureRow",
+    "PasswordTokenRow",
     "RefusalRow",
     "SessionRevocationRow",
     "UserRow",

@@ -23,6 +23,7 @@ from app.repositories.families import FamilyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
+from app.repositories.password_tokens import PasswordTokenRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.revocations import RevocationRepository
@@ -31,6 +32,7 @@ from app.repositories.session_events import SessionEventRepository
 from app.repositories.session_lists import SessionListRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
+from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
 CLOSE_SECONDS: Final = 5
@@ -100,6 +102,8 @@ class UnitOfWork:
     """One transaction, READ COMMITTED, with the repositories that work in it. Lock order: user, then family."""
 
     users: UserRepository
+    user_queries: UserQueryRepository
+    password_tokens: PasswordTokenRepository
     families: FamilyRepository
     refusals: RefusalRepository
     audit: AuditRepository
@@ -132,6 +136,8 @@ class UnitOfWork:
         with _operational():
             await self._db.start()
         self.users = UserRepository(self._db)
+        self.user_queries = UserQueryRepository(self._db)
+        self.password_tokens = PasswordTokenRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
