@@ -21,6 +21,7 @@ from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
+from app.services.job_runs import JobRuns
 from app.services.lifecycle import Lifecycle
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
@@ -32,6 +33,8 @@ from app.services.sealing import Sealing
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
+from app.services.stats import Stats
+from app.services.stats_check import StatsCheck
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
 from app.services.users import Users
@@ -63,6 +66,9 @@ class Container:
     reconciliation: Reconciliation
     lifecycle: Lifecycle
     sealing: Sealing
+    stats: Stats
+    stats_check: StatsCheck
+    job_runs: JobRuns
     publishing: Publishing | None  # `None` where no signing key is set: the tree grows, and nothing is signed
 
     @classmethod
@@ -116,7 +122,9 @@ class Container:
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             password_change=PasswordChange(database, hasher),
             trail=trail,
-            housekeeping=Housekeeping(database),
+            housekeeping=Housekeeping(
+                database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold
+            ),
             exports=Exports(database),
             proofs=Proofs(database),
             sealing=sealing,
@@ -124,6 +132,9 @@ class Container:
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
             erasure=Erasure(maintenance, hasher),
+            stats=Stats(database, trail, trail_days=settings.audit_retention_days),
+            stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
+            job_runs=JobRuns(database, settings, trail),
             publishing=_publishing(settings, database),
         )
 

@@ -30,6 +30,7 @@ class Action(StrEnum):
     SESSION_RIDE_ALONG_SUSPECTED = "session.ride_along_suspected"
     SESSION_LABELLED = "session.labelled"
     SESSION_ENDED = "session.ended"
+    SESSION_REMOVED = "session.removed"
     REFRESH_REFUSED = "refresh.refused"
     REFRESH_FORGED = "refresh.forged"
     REFRESH_REUSED = "refresh.reused"

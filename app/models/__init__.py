@@ -4,8 +4,9 @@ from app.models.audit_events import AuditEventRow
 from app.models.audit_logs import AuditBatchRow, AuditCheckpointRow, AuditLogRow, AuditSaltRow, AuditTileRow
 from app.models.base import Base
 from app.models.families import FamilyRow
-from app.models.jobs import JobCursorRow
+from app.models.jobs import JobCursorRow, JobRunRow
 from app.models.refusals import LoginFailureRow, RefusalRow
+from app.models.stats import StatCountRow, StatPositionRow, StatSourceRow, StatUserRow
 from app.models.users import UserRow
 
 __all__ = [
@@ -18,7 +19,12 @@ __all__ = [
     "Base",
     "FamilyRow",
     "JobCursorRow",
+    "JobRunRow",
     "LoginFailureRow",
     "RefusalRow",
+    "StatCountRow",
+    "StatPositionRow",
+    "StatSourceRow",
+    "StatUserRow",
     "UserRow",
 ]

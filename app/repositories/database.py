@@ -25,6 +25,7 @@ from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.seals import SealRepository
+from app.repositories.stats import StatRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.users import UserRepository
@@ -106,6 +107,7 @@ class UnitOfWork:
     partitions: PartitionRepository
     erasures: ErasureRepository
     reconciliations: ReconciliationRepository
+    stats: StatRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -134,6 +136,7 @@ class UnitOfWork:
         self.partitions = PartitionRepository(self._db)
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
+        self.stats = StatRepository(self._db)
         return self
 
     async def __aexit__(
