@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import admin_events, health, keys, me, sessions, tokens
+from app.api import admin_events, admin_stats, health, keys, me, sessions, tokens
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
-from app.jobs.schedule import running_jobs
+from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
@@ -49,12 +49,15 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
         routes=[
-            route for module in (tokens, sessions, me, admin_events, keys, health) for route in module.router.routes
+            route
+            for module in (tokens, sessions, me, admin_events, admin_stats, keys, health)
+            for route in module.router.routes
         ],
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.container = container
+    app.state.duties = JOBS
     install_error_handlers(app)
     app.add_middleware(RequestContext)
     return app

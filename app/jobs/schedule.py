@@ -17,10 +17,10 @@ log = get_logger()
 
 
 REFUSED_SECONDS: Final = (
-    9  # before what was refused, or broke, is tried again: it is for the operator, and said until then
+    9.0  # before what was refused, or broke, is tried again: it is for the operator, and said until then
 )
-PAUSE_SECONDS: Final = 1  # between batches: no job is in a hurry, and all share the database with refreshes
-TELL_SECONDS: Final = 10  # between two entries in the table of jobs while a job goes on, or finds nothing to do
+PAUSE_SECONDS: Final = 1.0  # between batches: no job is in a hurry, and all share the database with refreshes
+TELL_SECONDS: Final = 10.0  # between two entries in the table of jobs while a job goes on, or finds nothing to do
 
 
 @dataclass(frozen=True)

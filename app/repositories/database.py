@@ -26,6 +26,7 @@ from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.seals import SealRepository
 from app.repositories.stats import StatRepository
+from app.repositories.stats_checks import StatCheckRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.users import UserRepository
@@ -108,6 +109,7 @@ class UnitOfWork:
     erasures: ErasureRepository
     reconciliations: ReconciliationRepository
     stats: StatRepository
+    stats_checks: StatCheckRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -137,6 +139,7 @@ class UnitOfWork:
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
         self.stats = StatRepository(self._db)
+        self.stats_checks = StatCheckRepository(self._db)
         return self
 
     async def __aexit__(
