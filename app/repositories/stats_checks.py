@@ -83,7 +83,8 @@ WITH page AS MATERIALIZED (
   ) AS both_of_them ORDER BY id LIMIT $2
 ), live AS (
   SELECT user_id, count(*) AS count FROM families
-   WHERE ended_at IS NULL AND user_id > $1 AND user_id <= (SELECT max(id) FROM page) GROUP BY user_id
+   WHERE ended_at IS NULL AND user_id > $1 AND user_id <= (SELECT id FROM page ORDER BY id DESC LIMIT 1)
+   GROUP BY user_id
 ), since AS (
   SELECT e.subject_id, sum(CASE e.action WHEN '{Action.SESSION_CREATED}' THEN 1 ELSE -1 END) AS step
     FROM audit_events AS e JOIN stat_positions AS p ON (e.epoch, e.xact_id, e.seq) > (p.epoch, p.xact, p.seq)
