@@ -16,6 +16,7 @@ from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
+from app.services.admin_reads import AdminReads
 from app.services.authentication import Authentication
 from app.services.erasure import Erasure
 from app.services.exports import Exports
@@ -58,6 +59,7 @@ class Container:
     users: Users
     password_change: PasswordChange
     trail: Trail
+    admin_reads: AdminReads
     housekeeping: Housekeeping
     exports: Exports
     proofs: Proofs
@@ -97,6 +99,7 @@ class Container:
         )
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
+        reads = AdminReads(database)
         hasher = PasswordHasher()
         signing_keys = SigningKeys(secrets)
         access_tokens = AccessTokens(
@@ -122,6 +125,7 @@ class Container:
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             password_change=PasswordChange(database, hasher),
             trail=trail,
+            admin_reads=reads,
             housekeeping=Housekeeping(
                 database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold
             ),
@@ -132,9 +136,9 @@ class Container:
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
             erasure=Erasure(maintenance, hasher),
-            stats=Stats(database, trail, trail_days=settings.audit_retention_days),
+            stats=Stats(database, reads, trail_days=settings.audit_retention_days),
             stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
-            job_runs=JobRuns(database, settings, trail),
+            job_runs=JobRuns(database, settings, reads),
             publishing=_publishing(settings, database),
         )
 

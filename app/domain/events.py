@@ -35,6 +35,7 @@ class Action(StrEnum):
     REFRESH_FORGED = "refresh.forged"
     REFRESH_REUSED = "refresh.reused"
     SUBJECT_ERASED = "subject.erased"
+    ADMIN_QUERIED = "admin.queried"
     AUDIT_QUERIED = "audit.queried"
     AUDIT_EXPORTED = "audit.exported"
     AUDIT_HEARTBEAT = "audit.heartbeat"

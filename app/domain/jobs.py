@@ -1,6 +1,6 @@
 """What a job of housekeeping is, what one batch of it did, and how its runs are remembered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -30,7 +30,7 @@ class Done:
 BUSY = Done(busy=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Duty:
     """
     A line of the table of jobs.
@@ -45,10 +45,10 @@ class Duty:
 
     name: str
     every_seconds: float
-    entity: str
-    retention: str
-    reason: str
-    days_setting: str = ""
+    entity: str = field(kw_only=True)
+    retention: str = field(kw_only=True)
+    reason: str = field(kw_only=True)
+    days_setting: str = field(kw_only=True, default="")
 
 
 @dataclass(frozen=True, slots=True)

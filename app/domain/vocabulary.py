@@ -155,13 +155,22 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
             "why": Member(Kind.STRING, "as the operator said"),
         },
     ),
+    Action.ADMIN_QUERIED: Definition(
+        "Somebody read what only auditors and administrators may: accounts, sessions, figures.",
+        Level.NOTICE,
+        detail={
+            "count": Member(Kind.INTEGER, "how many rows they saw"),
+            "filter": Member(Kind.OBJECT, "what they asked for; names and addresses as a keyed hash"),
+            "what": Member(Kind.STRING, "of which list or object: users, user, sessions and so on"),
+        },
+    ),
     Action.AUDIT_QUERIED: Definition(
         "Somebody read the trail.",
         Level.NOTICE,
         detail={
             "count": Member(Kind.INTEGER, "how many events they saw"),
             "filter": Member(Kind.OBJECT, "what they asked for; addresses as a keyed hash"),
-            "view": Member(Kind.STRING, "events, histogram, proof, tail, reconciliation, stats or jobs"),
+            "view": Member(Kind.STRING, "events, histogram, proof, tail or reconciliation"),
         },
     ),
     Action.AUDIT_EXPORTED: Definition(

@@ -8,7 +8,7 @@ from app.domain.clients import ClientContext
 from app.domain.events import Actor
 from app.domain.jobs import Duty, JobRun
 from app.repositories.database import Database
-from app.services.trail import Trail
+from app.services.admin_reads import AdminReads
 from app.settings import Settings, variable
 
 _ERROR_CHARACTERS = 500
@@ -32,10 +32,10 @@ class JobLine:
 
 
 class JobRuns:
-    def __init__(self, database: Database, settings: Settings, trail: Trail) -> None:
+    def __init__(self, database: Database, settings: Settings, reads: AdminReads) -> None:
         self._database = database
         self._settings = settings
-        self._trail = trail
+        self._reads = reads
 
     async def now(self) -> datetime:
         """The database's time."""
@@ -85,7 +85,7 @@ class JobRuns:
     async def show(self, duties: Sequence[Duty], *, actor: Actor, client: ClientContext) -> list[JobLine]:
         """The same for somebody who asked; that they did is an event."""
         lines = await self.list_lines(duties)
-        await self._trail.record("jobs", {}, len(lines), actor, client)
+        await self._reads.record("jobs", {}, len(lines), actor=actor, client=client)
         return lines
 
     def _retention(self, duty: Duty) -> str:

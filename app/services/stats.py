@@ -13,7 +13,7 @@ from app.domain.jobs import BUSY, Done
 from app.domain.stats import SOURCES_DAYS, Counts, Numbers, Width, floor, read_span
 from app.repositories.database import Database
 from app.repositories.stats import WAITING_LIMIT
-from app.services.trail import Trail
+from app.services.admin_reads import AdminReads
 
 BATCH: Final = 10_000  # events, some 150 ms
 SOURCES_BATCH: Final = 5000
@@ -26,10 +26,10 @@ NOT_THIS_CLUSTER: Final = (
 
 
 class Stats:
-    def __init__(self, database: Database, trail: Trail, *, trail_days: int) -> None:
+    def __init__(self, database: Database, reads: AdminReads, *, trail_days: int) -> None:
         """`trail_days`: how long events are kept, 0 for ever; counts by address and agent are not kept longer."""
         self._database = database
-        self._trail = trail
+        self._reads = reads
         self._sources_kept = timedelta(days=min(trail_days or SOURCES_DAYS, SOURCES_DAYS))
 
     async def count(self) -> Done:
@@ -99,7 +99,7 @@ class Stats:
             "to": span.until.isoformat(),
         }
         starts = span.starts()
-        await self._trail.record("stats", asked, len(starts), actor, client)
+        await self._reads.record("stats", asked, len(starts), actor=actor, client=client)
         buckets, totals = _series(series, starts)
         return Numbers(
             as_of=active.as_of,

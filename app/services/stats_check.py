@@ -47,7 +47,8 @@ class StatsCheck:
             self._note(found, await db.stats_checks.compare_totals())
         if bounds is not None:
             found.since, end = bounds
-            at, total = floor(bounds[0], Width.HOUR), (bounds[1] - bounds[0]) // LENGTH[Width.HOUR] + 1
+            at = floor(bounds[0], Width.DAY)
+            total = (end - at) // LENGTH[Width.HOUR] + 1
             while at <= end:
                 await self._compare_hour(found, at, with_sources=at >= sources_since)
                 at += LENGTH[Width.HOUR]

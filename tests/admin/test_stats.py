@@ -14,6 +14,7 @@ import pytest_asyncio
 from app.container import Container
 from app.domain.errors import RotaError
 from app.domain.events import NO_CLIENT, SYSTEM
+from app.domain.stats import Width, read_span
 from app.domain.users import Role
 from app.main import create_app
 from app.services import stats as stats_module
@@ -62,7 +63,7 @@ async def answer(services: Container, **options: Any) -> Any:
     return await services.stats.answer(
         options.get("since"),
         options.get("until"),
-        options.get("width", stats_module.Width.HOUR),
+        options.get("width", Width.HOUR),
         actor=SYSTEM,
         client=NO_CLIENT,
     )
@@ -99,7 +100,7 @@ async def test_what_happened_is_what_is_answered(own_services: Container, clock:
     assert found.addresses.items == [("198.51.100.9", 3), ("203.0.113.7", 2)]
     assert [count for _, count in found.agents.items] == [5]
     assert found.waiting == 0
-    by_day = await answer(services, width=stats_module.Width.DAY)
+    by_day = await answer(services, width=Width.DAY)
     assert by_day.totals == found.totals
     assert (await check(services)).differences == []
 
@@ -323,9 +324,9 @@ async def test_over_http(
     assert len(series["items"]) == 24
     assert datetime.fromisoformat(series["to"]) - datetime.fromisoformat(series["from"]) == timedelta(hours=24)
     assert series["items"][-1]["sign_ins"] == series["totals"]["sign_ins"] == 1
-    asked = await own_sql.fetchrow("SELECT * FROM audit_events WHERE action = 'audit.queried'")
+    asked = await own_sql.fetchrow("SELECT * FROM audit_events WHERE action = 'admin.queried'")
     assert asked is not None
-    assert json.loads(asked["detail"])["view"] == "stats"
+    assert json.loads(asked["detail"])["what"] == "stats"
     assert asked["ip"] is not None
 
 
@@ -396,7 +397,7 @@ async def test_the_largest_are_found_among_many(own_services: Container, own_sql
     )
     await own_sql.execute(many, start)
     await own_sql.execute("ANALYZE stat_sources")
-    span = stats_module.read_span(start - timedelta(hours=2), start, stats_module.Width.HOUR, now=start)
+    span = read_span(start - timedelta(hours=2), start, Width.HOUR, now=start)
     async with own_services.database.begin() as db:
         found = await db.stats.list_top("address", span.pieces())
     assert found.items[0] == ("a5000", 603)
