@@ -184,46 +184,54 @@ def name_of(error: Exception | None) -> str | None:
 
 
 class Teller:
-    """Enters a job's runs into the table, several short ones together."""
+    """Enters a job's runs into the table: each at its end, a long one also on its way, idle ones now and then."""
 
     def __init__(self, job: Job, services: Container) -> None:
         self._job = job
         self._runs = services.job_runs
         self._began: float | None = None
-        self._told = -TELL_SECONDS
-        self._rows = 0
+        self._told_at: float | None = None
+        self._rows = 0  # of this run
+        self._told_rows = 0
         self._error: str | None = None
 
     def begin(self) -> None:
         """A batch begins."""
         if self._began is None:
-            self._began = time.monotonic()
+            self._began, self._rows, self._told_rows = time.monotonic(), 0, 0
 
     async def end(self, done: Done, error: Exception | None, *, again_in: float, at_once: bool = False) -> None:
-        """A batch is over. Enter it if it is news, or if nothing was entered for a while; never raises."""
+        """A batch is over. Enter it if it is time for that, or if it is the end of a run that did something."""
         now, name = time.monotonic(), name_of(error)
+        began = now if self._began is None else self._began
         self._rows += done.rows
-        found = self._rows > 0 and not done.more and self._job.every_seconds >= TELL_SECONDS
-        news = at_once or found or name != self._error or now - self._told >= TELL_SECONDS
-        began = self._began if self._began is not None else now
-        if not done.more and (news or not self._rows):
+        waited = now - (began if self._told_at is None else self._told_at)
+        found = self._rows > 0 and self._job.every_seconds >= TELL_SECONDS
+        ends = not done.more and (found or self._told_at is None)
+        due = at_once or ends or name != self._error or waited >= TELL_SECONDS
+        if due and not (done.busy and self._rows == self._told_rows):
+            await self._enter(done, name, took=now - began, again_in=again_in)
+        # A quick job's runs that found something are told together.
+        if not done.more and (due or not self._rows):
             self._began = None
-        if not news or (done.busy and not self._rows):
-            return
+
+    async def _enter(self, done: Done, error: str | None, *, took: float, again_in: float) -> None:
+        left = done.more or done.busy or (done.walks and done.whole_since is None)
         try:
             await self._runs.record(
                 self._job,
-                took=now - began,
+                took=took,
                 rows=self._rows,
-                is_whole=error is None and not (done.more or done.busy or (done.walks and done.whole_since is None)),
+                added=self._rows - self._told_rows,
+                is_whole=error is None and not left,
                 whole_since=done.whole_since,
                 again_in=again_in,
-                error=name,
+                error=error,
             )
         except Exception as failure:  # noqa: BLE001 - the work is done; that it was cannot be told now
             log.warning("job.untold", job=self._job.name, **describe_failure(failure))
             return
-        self._told, self._rows, self._error = now, 0, name
+        self._told_at, self._told_rows, self._error = time.monotonic(), self._rows, error
 
 
 async def _run(job: Job, services: Container) -> None:

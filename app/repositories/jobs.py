@@ -11,7 +11,7 @@ from app.models import JobCursorRow, JobRunRow
 
 RECORD: Final = """
 INSERT INTO job_runs AS r (job, began_at, ended_at, next_at, rows, found_at, total, whole_since, error, failed_at)
-VALUES ($1, $2, $3, $4, $5, CASE WHEN $5::bigint > 0 THEN $3::timestamptz END, $5, $6, $7,
+VALUES ($1, $2, $3, $4, $5, CASE WHEN $5::bigint > 0 THEN $3::timestamptz END, $8, $6, $7,
         CASE WHEN $7::text IS NOT NULL THEN $3::timestamptz END)
 ON CONFLICT (job) DO UPDATE SET
   began_at = excluded.began_at, ended_at = excluded.ended_at, next_at = excluded.next_at,
@@ -72,11 +72,12 @@ class JobRepository:
         ended_at: datetime,
         next_at: datetime,
         rows: int,
+        added: int,
         whole_since: datetime | None,
         error: str | None,
     ) -> None:
         """Remember a run. `whole_since`: nothing was left at its end of what had been due then."""
-        values = (job, began_at, ended_at, next_at, rows, whole_since, error)
+        values = (job, began_at, ended_at, next_at, rows, whole_since, error, added)
         await self._db.exec_driver_sql(RECORD, values)
 
     async def list_runs(self) -> dict[str, JobRun]:

@@ -48,6 +48,7 @@ class JobRuns:
         *,
         took: float,
         rows: int,
+        added: int,
         is_whole: bool,
         whole_since: datetime | None = None,
         again_in: float,
@@ -58,6 +59,7 @@ class JobRuns:
 
         Args:
             took: Seconds since it began.
+            rows: Since it began; `added` of them are not in the table yet.
             is_whole: Whether it left nothing to do.
             whole_since: What was due then is done; if not given, it is what was due when the run began.
             again_in: Seconds until it is due again.
@@ -71,6 +73,7 @@ class JobRuns:
                 ended_at=now,
                 next_at=now + timedelta(seconds=again_in),
                 rows=rows,
+                added=added,
                 whole_since=(whole_since or began_at) if is_whole else None,
                 error=error and error[:_ERROR_CHARACTERS],
             )
