@@ -23,6 +23,7 @@ from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
+from app.services.job_runs import JobRuns
 from app.services.lifecycle import Lifecycle
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
@@ -39,6 +40,8 @@ from app.services.session_stories import SessionStories
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
+from app.services.stats import Stats
+from app.services.stats_check import StatsCheck
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
 from app.services.user_queries import UserQueries
@@ -79,6 +82,9 @@ class Container:
     reconciliation: Reconciliation
     lifecycle: Lifecycle
     sealing: Sealing
+    stats: Stats
+    stats_check: StatsCheck
+    job_runs: JobRuns
     publishing: Publishing | None  # `None` where no signing key is set: the tree grows, and nothing is signed
 
     @classmethod
@@ -145,7 +151,9 @@ class Container:
             session_exports=SessionExports(database, session_search),
             session_stories=SessionStories(database, keyring),
             admin_reads=admin_reads,
-            housekeeping=Housekeeping(database),
+            housekeeping=Housekeeping(
+                database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold
+            ),
             exports=Exports(database),
             proofs=Proofs(database),
             sealing=sealing,
@@ -153,6 +161,9 @@ class Container:
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
             erasure=Erasure(maintenance),
+            stats=Stats(database, admin_reads, trail_days=settings.audit_retention_days),
+            stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
+            job_runs=JobRuns(database, settings, admin_reads),
             publishing=_publishing(settings, database),
         )
 

@@ -11,6 +11,7 @@ from app.api import (
     admin_events,
     admin_revocations,
     admin_sessions,
+    admin_stats,
     admin_users,
     health,
     keys,
@@ -24,7 +25,7 @@ from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
-from app.jobs.schedule import running_jobs
+from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
                 me,
                 admin_users,
                 admin_events,
+                admin_stats,
                 admin_revocations,
                 session_exports,
                 admin_sessions,  # last of its prefix: an id may stand where the others have a word
@@ -81,6 +83,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.container = container
+    app.state.duties = JOBS
     install_error_handlers(app)
     app.add_middleware(RequestContext)
     return app

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 10
     refresh_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 3_600
     max_sessions_per_user: Annotated[int, Field(ge=0, le=10_000)] = 25
+    session_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     registration: Literal["closed", "open"] = "closed"
     maintenance_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""

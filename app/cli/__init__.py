@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import audit, dev, serve, sessions, users
+from app.cli import audit, dev, maintain, serve, sessions, stats, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -12,6 +12,8 @@ from app.settings import SettingsInvalid
 cli = typer.Typer(name="rota", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.command("dev")(dev.dev)
 cli.command("serve")(serve.serve)
+cli.command("maintain")(maintain.maintain)
+cli.command("stats")(stats.stats)
 cli.add_typer(users.commands, name="users")
 cli.add_typer(sessions.commands, name="sessions")
 cli.add_typer(audit.commands, name="audit")

@@ -233,10 +233,17 @@ def reconcile(as_json: AsJson = False) -> None:  # noqa: FBT002 - Typer's form
 
     found = run(work)
     differences = [{"place": place, "what": what} for place, what in found.differences]
-    data = {"users": found.users, "sessions": found.sessions, "events": found.events, "differences": differences}
+    data = {
+        "users": found.users,
+        "sessions": found.sessions,
+        "removed": found.removed,
+        "events": found.events,
+        "differences": differences,
+    }
     words = [f"{place}: {what}" for place, what in found.differences]
     words.append(
-        f"{found.users} users, {found.sessions} sessions, {found.events} events, {len(differences)} differences"
+        f"{found.users} users, {found.sessions} sessions and {found.removed} removed, {found.events} events, "
+        f"{len(differences)} differences"
     )
     say(data, "\n".join(words), as_json)
     raise typer.Exit(Exit.CHECK_FAILED if differences else Exit.OK)

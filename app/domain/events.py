@@ -41,6 +41,7 @@ class Action(StrEnum):
     REVOCATION_STARTED = "revocation.started"
     REVOCATION_FINISHED = "revocation.finished"
     REVOCATION_CANCELLED = "revocation.cancelled"
+    SESSION_REMOVED = "session.removed"
     REFRESH_REFUSED = "refresh.refused"
     REFRESH_FORGED = "refresh.forged"
     REFRESH_REUSED = "refresh.reused"

@@ -54,7 +54,7 @@ REASONS: Final[Mapping[str, str]] = {
     ROLLED_UP: "a sum of failures that were alike",
     "grace": "within the seconds in which the token just spent may come again",
     "idempotency_key": "with the Idempotency-Key of the rotation",
-    "unknown_session": "a genuine token of a session that is not in the database: it has lost something",
+    "unknown_session": "a genuine token of a session that retention has removed, or that the database has lost",
     "wrong_proof": "the token's tag was right, its proof was not",
     "unsealed": "events wait too long for their seal; the detail names who holds them up",
     "miscounted": "between two places of the sealed order there are more or fewer events than were sealed",
@@ -189,6 +189,14 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Level.NOTICE,
         reasons=_BULK_ENDS,
         detail=_BULK_WORK,
+    ),
+    Action.SESSION_REMOVED: Definition(
+        "Retention removed sessions that had ended before a time. Their events stay.",
+        Level.NOTICE,
+        detail={
+            "before": Member(Kind.STRING, "all of them had ended before then"),
+            "count": Member(Kind.INTEGER, "how many"),
+        },
     ),
     Action.REFRESH_REFUSED: Definition(
         "A token of a session that is over was presented. The first in a minute is an event, the rest one sum.",

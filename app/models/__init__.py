@@ -4,9 +4,10 @@ from app.models.audit_events import AuditEventRow
 from app.models.audit_logs import AuditBatchRow, AuditCheckpointRow, AuditLogRow, AuditSaltRow, AuditTileRow
 from app.models.base import Base
 from app.models.families import FamilyRow
-from app.models.jobs import JobCursorRow
+from app.models.jobs import JobCursorRow, JobRunRow
 from app.models.refusals import LoginFailureRow, RefusalRow
 from app.models.session_revocations import SessionRevocationRow
+from app.models.stats import StatCountRow, StatPositionRow, StatSourceRow, StatUserRow
 from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
@@ -19,9 +20,14 @@ __all__ = [
     "Base",
     "FamilyRow",
     "JobCursorRow",
+    "JobRunRow",
     "LoginFailureRow",
     "PasswordTokenRow",
     "RefusalRow",
     "SessionRevocationRow",
+    "StatCountRow",
+    "StatPositionRow",
+    "StatSourceRow",
+    "StatUserRow",
     "UserRow",
 ]

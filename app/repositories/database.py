@@ -30,6 +30,8 @@ from app.repositories.revocations import RevocationRepository
 from app.repositories.seals import SealRepository
 from app.repositories.session_events import SessionEventRepository
 from app.repositories.session_lists import SessionListRepository
+from app.repositories.stats import StatRepository
+from app.repositories.stats_checks import StatCheckRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.user_queries import UserQueryRepository
@@ -118,6 +120,8 @@ class UnitOfWork:
     session_events: SessionEventRepository
     revocations: RevocationRepository
     bulk_ends: BulkEndRepository
+    stats: StatRepository
+    stats_checks: StatCheckRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -152,6 +156,8 @@ class UnitOfWork:
         self.session_events = SessionEventRepository(self._db)
         self.revocations = RevocationRepository(self._db)
         self.bulk_ends = BulkEndRepository(self._db, self._clock.for_database())
+        self.stats = StatRepository(self._db)
+        self.stats_checks = StatCheckRepository(self._db)
         return self
 
     async def __aexit__(

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Uuid, case, func, insert, literal, select, tuple_, update
@@ -24,6 +24,9 @@ _ENDED = (
     FamilyRow.ended_at,
     FamilyRow.end_reason,
 )
+
+_HOST_CLOCK = timedelta(days=1)  # by which the clock that made an id may have been ahead of the database's
+REMOVE_ENDED: Final = "SELECT families_remove_ended($1::uuid[], $2::uuid[], $3::timestamptz)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,29 @@ class FamilyRepository:
             .limit(limit)
         )
         return [(row.user_id, row.id, row.idle_expires_at, row.expires_at) for row in await self._db.execute(found)]
+
+    async def list_created_before(
+        self, moment: datetime, *, after: UUID, limit: int
+    ) -> list[tuple[UUID, UUID, datetime | None]]:
+        """Families in order of creation, those that may be older than a time: user, id, end. Served by their ids."""
+        newest = UUID(int=int((moment + _HOST_CLOCK).timestamp() * 1000) << 80)
+        found = (
+            select(FamilyRow.user_id, FamilyRow.id, FamilyRow.ended_at)
+            .where(FamilyRow.id > after, FamilyRow.id < newest)
+            .order_by(FamilyRow.id)
+            .limit(limit)
+        )
+        return [(row.user_id, row.id, row.ended_at) for row in await self._db.execute(found)]
+
+    async def remove_ended(self, ids: Sequence[tuple[UUID, UUID]], *, before: datetime) -> int:
+        """
+        Remove those of them that ended before a time; how many. Locked ones are left.
+
+        By a function of the owner's: the server itself may delete no session.
+        """
+        users, families = [user for user, _ in ids], [family for _, family in ids]
+        removed: int = (await self._db.exec_driver_sql(REMOVE_ENDED, (users, families, before))).scalar_one()
+        return removed
 
     async def fast_forward(
         self,

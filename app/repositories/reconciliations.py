@@ -11,6 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.entries import moment
+from app.domain.events import Action
 from app.models import AuditEventRow, FamilyRow, UserRow
 
 # Subjects by skipping from one to the next in the primary key: one probe each, however long their trails are.
@@ -25,6 +26,17 @@ WITH RECURSIVE subjects (id, n) AS (
 )
 SELECT id FROM (SELECT id FROM subjects WHERE id IS NOT NULL UNION SELECT id FROM stored) AS people ORDER BY id LIMIT $2
 """
+# Their canonical JSON is written by the server, and only such text is taken for a time or a number. Served by the
+# partial index on actions.
+_REMOVAL: Final = f"action = '{Action.SESSION_REMOVED}' AND action <> '{Action.SESSION_REFRESHED}'"
+REMOVALS: Final = f"""
+SELECT max(substring(detail FROM '"before":"([0-9]{{4}}-[0-9T:.-]+Z)"')::timestamptz) FROM audit_events
+ WHERE {_REMOVAL} AND occurred_at >= $1
+"""  # noqa: S608 - constants
+COUNT_REMOVALS: Final = f"""
+SELECT coalesce(sum(substring(detail FROM '"count":([0-9]{{1,9}})')::bigint), 0)::bigint FROM audit_events
+ WHERE {_REMOVAL}
+"""  # noqa: S608 - constants
 
 USER_ACTIONS: Final = (
     "user.created",
@@ -93,6 +105,18 @@ class ReconciliationRepository:
             }
             for row in rows
         ]
+
+    async def find_removals(self, *, since: datetime) -> datetime | None:
+        """Before when sessions had ended that retention has removed since a time; `None`: it has removed none."""
+        rows: Any = await self._db.exec_driver_sql(REMOVALS, (since,))
+        found: datetime | None = rows.scalar_one()
+        return found
+
+    async def count_removals(self) -> int:
+        """How many sessions retention has removed, as far as the trail goes back."""
+        rows: Any = await self._db.exec_driver_sql(COUNT_REMOVALS)
+        counted: int = rows.scalar_one()
+        return counted
 
     async def estimate_users(self) -> int:
         """About how many users there are."""

@@ -15,6 +15,7 @@ from app.domain.clients import failure_source as source_of
 from app.domain.errors import PasswordTokenRejected
 from app.domain.events import ANONYMOUS, Action, Actor, Event, Outcome, user_actor
 from app.domain.families import EndReason
+from app.domain.jobs import Done
 from app.domain.password_token import AT_SIGN_IN, LIFETIME, PasswordToken
 from app.domain.passwords import check_new_password
 from app.domain.users import Credential, Role, User, username_key
@@ -167,12 +168,12 @@ class Credentials:
                 return count_ended(ended)
         return await self._refuse(token, "user_shut_out" if shut_out else "token_unknown", client)
 
-    async def remove_expired(self) -> bool:
-        """Remove tokens past their time; nobody depends on it. Whether there is more to do."""
+    async def remove_expired(self) -> Done:
+        """Remove tokens past their time; nobody depends on it."""
         async with self._database.begin() as db:
             removed = await db.password_tokens.delete_expired(await db.now(), limit=BATCH)
             await db.commit()
-        return removed == BATCH
+        return Done(removed, more=removed == BATCH)
 
     async def _look(self, token: PasswordToken, client: ClientContext) -> None:
         """Refuse before the expensive part what is no good already; that it still is, is seen again under the lock."""

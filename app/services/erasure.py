@@ -87,5 +87,7 @@ class Erasure:
         people = {person_of(event.actor_kind, event.actor_id, event.subject_id) for event in page}
         salts = await db.seals.get_salts(people, new_salt)
         if page:
+            await db.jobs.lock("stats")  # what is counted by address and agent moves no more until they are gone
+            await db.stats.forget_sources(page)
             await db.erasures.replace_personal(page, [commitment_of(event, salts) for event in page])
         return page

@@ -2,23 +2,28 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
+from app.domain.canonical_json import JsonValue
 from app.domain.clients import ALIKE_FAILURES, ClientContext
+from app.domain.entries import moment
 from app.domain.errors import Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event, Outcome
+from app.domain.jobs import BUSY, Done
 from app.domain.vocabulary import ROLLED_UP
 from app.observability.logs import describe_failure, get_logger
-from app.repositories.database import Database
+from app.repositories.database import Database, UnitOfWork
 from app.repositories.refusals import LoginFailureCount
 from app.services.ends import end_events
 
 log = get_logger()
 
 BATCH: Final = 2000  # some 5 ms; ten million live sessions are walked in an hour and a half
+CHANGES: Final = 500  # sessions that one batch ends or removes, their rows locked until it commits: some 50 ms
 CHECK_SECONDS: Final = 1.0
 PARTITIONS_AHEAD: Final = timedelta(days=90)
 
@@ -46,16 +51,38 @@ def login_failure_sums(taken: Sequence[LoginFailureCount]) -> list[Event]:
     ]
 
 
-class Housekeeping:
-    """Each method returns whether there is more to do."""
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A walk through a table in order of ids, batch by batch, by whichever process comes next."""
 
-    def __init__(self, database: Database) -> None:
+    job: str
+    position: UUID
+    began_at: datetime | None  # `None`: it has left something out
+
+    @classmethod
+    async def resume(cls, db: UnitOfWork, job: str, now: datetime) -> Self:
+        position, began_at = await db.jobs.find_walk(job)
+        return cls(job, position, began_at) if position and position != _START else cls(job, _START, now)
+
+    async def go_on(self, db: UnitOfWork, last: UUID | None, *, rows: int, missed: int) -> Done:
+        """Remember where the next batch begins; no `last`: at the beginning. `missed`: rows that others had locked."""
+        began_at = None if missed else self.began_at
+        await db.jobs.set_cursor(self.job, last or _START, began_at if last else None)
+        return Done(rows, more=last is not None, walks=True, whole_since=None if last else began_at)
+
+
+class Housekeeping:
+    """Each method does one bounded batch and says how much that was, and whether there is more to do."""
+
+    def __init__(self, database: Database, *, session_days: int = 0, legal_hold: bool = False) -> None:
+        """`session_days`: how long sessions are kept after their end, 0 for ever; a legal hold keeps them all."""
         self._database = database
+        self._session_days = 0 if legal_hold else session_days
         self._checking = asyncio.Lock()
         self._checked_at = -CHECK_SECONDS
         self._trouble: str | None = None
 
-    async def end_lapsed_sessions(self) -> bool:
+    async def end_lapsed_sessions(self) -> Done:
         """
         Write the end, and its event, of sessions past an expiry.
 
@@ -64,21 +91,53 @@ class Housekeeping:
         """
         async with self._database.begin() as db:
             if not await db.jobs.try_lock("expiry"):
-                return False
+                return BUSY
+            await db.jobs.limit_statements()
             now = await db.now()
-            position = await db.jobs.find_cursor("expiry") or _START
-            live = await db.families.list_live_after(position, limit=BATCH)
-            lapsed = [(user, family) for user, family, idle, absolute in live if min(idle, absolute) <= now]
+            walk = await _Walk.resume(db, "expiry", now)
+            live = await db.families.list_live_after(walk.position, limit=BATCH)
+            over = [(user, family) for user, family, idle, absolute in live if min(idle, absolute) <= now]
+            lapsed = over[:CHANGES]
             ended = await db.families.end_lapsed(lapsed, now=now) if lapsed else []
             await db.audit.add(*end_events(ended, actor=SYSTEM, client=NO_CLIENT), at=now)
-            more = len(live) == BATCH
-            await db.jobs.set_cursor("expiry", live[-1][1] if more else _START)
+            last = lapsed[-1][1] if len(over) > CHANGES else live[-1][1] if len(live) == BATCH else None
+            done = await walk.go_on(db, last, rows=len(ended), missed=len(lapsed) - len(ended))
             await db.commit()
         if ended:
             log.info("sessions.lapsed", ended=len(ended))
-        return more
+        return done
 
-    async def sum_up_refusals(self) -> bool:
+    async def remove_ended_sessions(self) -> Done:
+        """
+        Remove sessions whose end is longer ago than they are kept, and say how many.
+
+        Walks all sessions that were created before then, in that order: no index on the times of ends is needed. A
+        token of one of them is refused as that of a session nobody knows.
+        """
+        if not self._session_days:
+            return Done()
+        async with self._database.begin() as db:
+            if not await db.jobs.try_lock("session retention"):
+                return BUSY
+            await db.jobs.limit_statements()
+            now = await db.now()
+            before = now - timedelta(days=self._session_days)
+            walk = await _Walk.resume(db, "session retention", now)
+            old = await db.families.list_created_before(before, after=walk.position, limit=BATCH)
+            over = [(user, family) for user, family, ended_at in old if ended_at is not None and ended_at < before]
+            due = over[:CHANGES]
+            removed = await db.families.remove_ended(due, before=before) if due else 0
+            if removed:
+                detail: dict[str, JsonValue] = {"before": moment(before), "count": removed}
+                await db.audit.add(Event(Action.SESSION_REMOVED, SYSTEM, NO_CLIENT, detail=detail), at=now)
+            last = due[-1][1] if len(over) > CHANGES else old[-1][1] if len(old) == BATCH else None
+            done = await walk.go_on(db, last, rows=removed, missed=len(due) - removed)
+            await db.commit()
+        if removed:
+            log.info(Action.SESSION_REMOVED, removed=removed)
+        return done
+
+    async def sum_up_refusals(self) -> Done:
         """Turn the counts of past minutes into one event each, for the refusals beyond the first of each minute."""
         async with self._database.begin() as db:
             now = await db.now()
@@ -99,25 +158,25 @@ class Housekeeping:
             ]
             await db.audit.add(*events, at=now)
             await db.commit()
-        return len(taken) == BATCH
+        return Done(len(taken), more=len(taken) == BATCH)
 
-    async def sum_up_login_failures(self) -> bool:
+    async def sum_up_login_failures(self) -> Done:
         """The same for failed sign-ins beyond the first few that were alike."""
         async with self._database.begin() as db:
             now = await db.now()
             taken = await db.refusals.take_login_batch(now.replace(second=0, microsecond=0), limit=BATCH)
             await db.audit.add(*login_failure_sums(taken), at=now)
             await db.commit()
-        return len(taken) == BATCH
+        return Done(len(taken), more=len(taken) == BATCH)
 
-    async def make_partitions(self) -> bool:
+    async def make_partitions(self) -> Done:
         """Keep the trail's partitions made `PARTITIONS_AHEAD`: a month without one could not sign anybody in."""
         async with self._database.begin() as db:
             made = await db.partitions.make(await db.now() + PARTITIONS_AHEAD)
             await db.commit()
         if made:
             log.info("partitions.made", made=made)
-        return False
+        return Done(made)
 
     async def check_writable(self) -> None:
         """

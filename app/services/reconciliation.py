@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,19 +11,22 @@ from app.domain.clients import ClientContext
 from app.domain.entries import moment
 from app.domain.events import NOBODY, Actor
 from app.domain.lives import IllegalLife, Life, missing_numbers
-from app.repositories.database import Database
+from app.repositories.database import Database, UnitOfWork
 from app.repositories.reconciliations import StoredFamily, StoredUser
 from app.services.trail import Trail
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_OVERLAP: Final = timedelta(hours=1)  # a removal that commits late is seen by the next page
 PAGE: Final = 25  # users in one snapshot: their events must fit into memory and into a statement's time
 
 
 @dataclass(slots=True)
 class Reconciled:
-    """What was compared, and what differs: place and words."""
+    """What was compared, and what differs: place and words. `removed`: sessions that retention has rightly removed."""
 
     users: int = 0
     sessions: int = 0
+    removed: int = 0
     events: int = 0
     differences: list[tuple[str, str]] = field(default_factory=list)
 
@@ -38,19 +42,22 @@ class Reconciliation:
         one snapshot that lives for a moment.
         """
         result, position = Reconciled(), NOBODY
+        looked_at, removed_before = _EPOCH, ""
         await self._trail.record("reconciliation", {}, 0, actor, client)
         while True:
             async with self._database.begin() as db:
                 await db.seals.freeze()
                 people = await db.reconciliations.list_people(after=position, limit=PAGE)
                 if not people:
-                    return result
+                    break
+                removed_before = max(removed_before, await _removals(db, looked_at))
+                looked_at = await db.now() - _OVERLAP
                 users = {user.id: user for user in await db.reconciliations.list_users(people)}
                 families = await db.reconciliations.list_families(people)
                 events = await db.reconciliations.list_events(people)
                 total = await db.reconciliations.estimate_users()
                 whole = not await db.seals.has_removed()
-            comparison = _Comparison(result, whole=whole)
+            comparison = _Comparison(result, whole=whole, removed_before=removed_before)
             for event in events:
                 comparison.tell(event)
             for person in people:
@@ -60,13 +67,30 @@ class Reconciliation:
             comparison.end()
             position = people[-1]
             progress(result.users, max(total, result.users))
+        async with self._database.begin() as db:
+            removed, whole = await db.reconciliations.count_removals(), not await db.seals.has_removed()
+        if whole and result.removed > removed:
+            gone = f"{result.removed} that had ended are gone, and retention has removed {removed}"
+            result.differences.append(("sessions", gone))
+        return result
+
+
+async def _removals(db: UnitOfWork, since: datetime) -> str:
+    """Before when those had ended that retention has removed, as an event has its time; empty: it has removed none."""
+    before = await db.reconciliations.find_removals(since=since)
+    return moment(before) if before else ""
 
 
 class _Comparison:
     """The people of one page."""
 
-    def __init__(self, result: Reconciled, *, whole: bool) -> None:
-        """`whole`: the trail still has its beginning; otherwise what is missing at the start is no difference."""
+    def __init__(self, result: Reconciled, *, whole: bool, removed_before: str) -> None:
+        """
+        Args:
+            whole: The trail still has its beginning; otherwise what is missing at the start is no difference.
+            removed_before: Retention has removed sessions that had ended before then.
+        """
+        self._removed_before = removed_before
         self._result = result
         self._whole = whole
         self._lives: dict[UUID, Life] = defaultdict(Life)
@@ -118,8 +142,19 @@ class _Comparison:
             self._differs(f"session {family.id}", difference)
 
     def end(self) -> None:
-        for family in self._lives:
-            self._differs(f"session {family}", "has events, and no row")
+        for family, life in self._lives.items():
+            if self._was_removed(life):
+                self._result.removed += 1
+            else:
+                self._differs(f"session {family}", "has events, and no row")
+
+    def _was_removed(self, life: Life) -> bool:
+        if life.waiting and life.seq == 0 and not self._whole:
+            try:
+                life.begin_within()
+            except IllegalLife:
+                return False
+        return not life.waiting and life.ended_at is not None and life.ended_at < self._removed_before
 
     def _differs(self, place: str, what: str) -> None:
         self._result.differences.append((place, what))

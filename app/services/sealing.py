@@ -10,6 +10,7 @@ from typing import Final
 from app.domain.entries import SALT_BYTES, SealedFields, commitment_of, entry_of, person_of
 from app.domain.errors import StoredStateInvalid
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event, Outcome
+from app.domain.jobs import BUSY, Done
 from app.domain.merkle import Tree, leaf_hash
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
@@ -57,7 +58,7 @@ class Sealing:
         self._must_match = origin_is_set
         self._alarmed = False
 
-    async def seal(self) -> bool:
+    async def seal(self) -> Done:
         """
         Seal what has committed, up to `BATCH` events; whether there is more to do at once.
 
@@ -69,28 +70,30 @@ class Sealing:
             StoredStateInvalid: the two reads differ, or the stored head contradicts itself.
         """
         async with self._database.begin() as db:
-            if await db.seals.in_recovery() or not await db.jobs.try_lock("audit.seal"):
-                return False
+            if await db.seals.in_recovery():
+                return Done()
+            if not await db.jobs.try_lock("audit.seal"):
+                return BUSY
             head = await db.seals.find_head()
             if head is None:
                 await db.seals.found(self._origin)
                 await db.commit()
-                return True
+                return Done(more=True)
             if not await db.seals.is_of_this_cluster(head):
                 raise StoredStateInvalid(NOT_THIS_CLUSTER, why="transaction ids are behind the cursor")
             if not (await db.seals.read_unsealed(head, limit=1)).events:
-                return False  # without having taken a transaction id
+                return Done()  # without having taken a transaction id
             head = await db.seals.lock_head()
             if head is None:
-                return False
+                return BUSY
             if self._must_match and not _belongs(head.origin, self._origin):
                 raise StoredStateInvalid(why="ROTA_AUDIT_ORIGIN is not the origin of this log")
             batch = await self._seal_next(db, head)
             if batch is None:
-                return False
+                return Done()
             await db.commit()
         await self._check(batch)
-        return batch.count == BATCH
+        return Done(batch.count, more=batch.count == BATCH)
 
     async def _seal_next(self, db: UnitOfWork, head: Head) -> Batch | None:
         unsealed = await db.seals.read_unsealed(head, limit=BATCH)

@@ -89,7 +89,7 @@ async def test_credentials_pass_their_time(office: Office) -> None:
     )
     reasons = [event["reason"] for event in await office.events(one["id"], "credential.refused")]
     assert reasons == ["token_expired", "one_time_password_expired"]
-    assert await office.services.credentials.remove_expired() is False
+    assert not await office.services.credentials.remove_expired()
     assert await office.sql.fetchval("SELECT count(*) FROM password_tokens WHERE user_id = $1::uuid", two["id"]) == 0
     assert await office.sql.fetchval("SELECT count(*) FROM password_tokens WHERE user_id = $1::uuid", one["id"]) == 1
 

@@ -1,0 +1,107 @@
+"""`rota maintain`: housekeeping by hand or by a timer, and the table of jobs."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.exits import Exit
+from app.cli.running import AsJson, progress, run, say
+
+if TYPE_CHECKING:
+    from app.container import Container
+    from app.jobs.schedule import Job
+
+
+def maintain(
+    only: Annotated[
+        list[str] | None, typer.Option("--job", help="Only this one, by its name in --status; may be repeated")
+    ] = None,
+    status: Annotated[  # noqa: FBT002 - Typer's form
+        bool, typer.Option("--status", help="Run nothing: show each job, what it is for, its last and next run")
+    ] = False,
+    as_json: AsJson = False,  # noqa: FBT002 - Typer's form
+) -> None:
+    """
+    Run every job of housekeeping until nothing is left to do, in small batches, beside any server that does the same.
+
+    Safe to stop at any moment and to start again. Exit code 0: all is done, or another process is at it; 1: a job
+    failed, see its line; 75: the database was in the way, try again.
+    """
+    from app.jobs.schedule import JOBS  # noqa: PLC0415 - commands that need no database do without its libraries
+
+    unknown = [name for name in only or () if name not in {job.name for job in JOBS}]
+    if unknown:
+        names = ", ".join(f"'{job.name}'" for job in JOBS)
+        raise typer.BadParameter(f"there is no such job; there are {names}", param_hint="--job")
+    jobs = [job for job in JOBS if not only or job.name in only]
+    if status:
+        _show(jobs, as_json)
+    else:
+        _run(jobs, as_json)
+
+
+def _run(jobs: list["Job"], as_json: bool) -> None:  # noqa: FBT001 - handed through
+    from app.jobs.maintenance import State, maintain  # noqa: PLC0415 - likewise
+
+    async def work(services: "Container") -> list[dict[str, Any]]:
+        found = []
+        with ExitStack() as bars:
+            drawn: dict[str, Callable[[int, int], None]] = {}
+
+            def tell(job: "Job", rows: int) -> None:
+                if rows:
+                    if job.name not in drawn:
+                        drawn[job.name] = bars.enter_context(progress(job.name))
+                    drawn[job.name](rows, rows)
+
+            async for report in maintain(services, jobs, tell):
+                bars.close()
+                found.append(
+                    {
+                        "job": report.job,
+                        "state": report.state.value,
+                        "rows": report.rows,
+                        "batches": report.batches,
+                        "seconds": report.seconds,
+                        "error": report.error,
+                    }
+                )
+        return found
+
+    found = run(work)
+    words = [
+        f"{line['job']:<18} {line['state']:<8} {line['rows']:>9} rows {line['seconds']:>8.2f} s"
+        + (f"  {line['error']}" if line["error"] else "")
+        for line in found
+    ]
+    say({"jobs": found}, "\n".join(words), as_json)
+    states = {line["state"] for line in found}
+    if State.FAILED in states:
+        raise typer.Exit(Exit.FAILURE)
+    if State.DELAYED in states:
+        raise typer.Exit(Exit.TRY_AGAIN)
+
+
+def _show(jobs: list["Job"], as_json: bool) -> None:  # noqa: FBT001 - handed through
+    from app.api.stats_schemas import Jobs  # noqa: PLC0415 - likewise
+    from app.domain.events import NO_CLIENT, SYSTEM  # noqa: PLC0415 - likewise
+
+    async def work(services: "Container") -> Jobs:
+        return Jobs.of(await services.job_runs.show(jobs, actor=SYSTEM, client=NO_CLIENT))
+
+    found = run(work)
+    lines = []
+    for job in found.items:
+        last = job.last_run.isoformat(timespec="seconds") if job.last_run else "never"
+        following = job.next_run.isoformat(timespec="seconds") if job.next_run else "when a server or this command runs"
+        lines += [
+            f"{job.job}: {job.entity}; {job.reason}",
+            f"    kept: {job.retention}",
+            f"    last run: {last}, next run: {following}" + (" (overdue)" if job.overdue else ""),
+            f"    rows: {job.rows} at the last run that found any, {job.total_rows} in all",
+        ]
+        if job.error:
+            lines.append(f"    failed: {job.error}")
+    say(found.model_dump(mode="json"), "\n".join(lines), as_json)
