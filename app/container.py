@@ -16,7 +16,9 @@ from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
+from app.services.api_clients import ApiClients
 from app.services.authentication import Authentication
+from app.services.client_authentication import ClientAuthentication
 from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.guard import Guard
@@ -49,6 +51,8 @@ class Container:
     hasher: PasswordHasher
     signing_keys: SigningKeys
     authentication: Authentication
+    client_authentication: ClientAuthentication
+    api_clients: ApiClients
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
@@ -102,6 +106,7 @@ class Container:
         )
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
+        client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
         return cls(
             settings=settings,
             clock=clock,
@@ -110,6 +115,8 @@ class Container:
             hasher=hasher,
             signing_keys=signing_keys,
             authentication=Authentication(access_tokens, rotations, clock),
+            client_authentication=client_authentication,
+            api_clients=ApiClients(database, keyring, client_authentication),
             sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),
             refresh=Refresh(database, rotations, pairs, lifetimes),
             sessions=Sessions(database, pairs),
