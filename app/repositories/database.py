@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.clock import Clock
 from app.domain.errors import RotaError, TookTooLong, Unavailable
 from app.repositories.audit import AuditRepository
+from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
 from app.repositories.families import FamilyRepository
 from app.repositories.jobs import JobRepository
@@ -97,6 +98,7 @@ class UnitOfWork:
 
     users: UserRepository
     families: FamilyRepository
+    ends: EndRepository
     refusals: RefusalRepository
     audit: AuditRepository
     jobs: JobRepository
@@ -125,6 +127,7 @@ class UnitOfWork:
             await self._db.start()
         self.users = UserRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database())
+        self.ends = EndRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)
