@@ -23,6 +23,9 @@ class FamilyRow(Base):
         Index("ix_families_live", "id", postgresql_where=text("ended_at IS NULL")),
         # The session cap and "end all others" see a user's live families, however many ended ones are kept.
         Index("ix_families_user_live", "user_id", "id", postgresql_where=text("ended_at IS NULL")),
+        # Who follows the ends goes on after a transaction; who begins to follow loads those since a time.
+        Index("ix_families_ended", "ended_xact", "id", postgresql_where=text("ended_at IS NOT NULL")),
+        Index("ix_families_ended_at", "ended_at", "id", postgresql_where=text("ended_at IS NOT NULL")),
         CheckConstraint(one_of("role", Role), name="role"),
         CheckConstraint(one_of("end_reason", EndReason), name="end_reason"),
         CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended_with_reason"),

@@ -102,9 +102,13 @@ class AccessTokens:
         self._new_id = new_id
 
     def issue(self, grant: Grant) -> tuple[str, int]:
-        """The token, and its lifetime in whole seconds. It never outlives the session (RFC 9068 section 2.2)."""
+        """
+        The token, and its lifetime in whole seconds.
+
+        It outlives neither limit of its session (RFC 9068 section 2.2), so whoever verifies it need not know them.
+        """
         issued = int(grant.now.timestamp())
-        expires = int(min(grant.now + self._lifetime, grant.expires_at).timestamp())
+        expires = int(min(grant.now + self._lifetime, grant.idle_expires_at, grant.expires_at).timestamp())
         key = self._keys.current(grant.now)
         claims = {
             "iss": self._issuer,

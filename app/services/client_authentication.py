@@ -16,7 +16,7 @@ from app.security.keys import Keyring
 
 log = get_logger()
 
-CACHE_AGE: Final = timedelta(seconds=1)  # how long another process may take to see a change of a client
+CACHE_SECONDS: Final = 1.0  # how long another process may take to see a change of a client
 CACHE_SIZE: Final = 1024
 
 # Compared with where there is nothing to compare with, so that this takes as long.
@@ -27,13 +27,13 @@ _NOTHING: Final = SecretHash(bytes(32), -1)
 @dataclass(frozen=True, slots=True)
 class _Cached:
     stored: StoredClient | None  # that there is no such client is kept likewise, or its answers would be slower
-    read_at: datetime  # by the host's clock, which counts the seconds since
-    now: datetime  # by the database's, which tells the time
+    now: datetime  # the database's
+    read_at: float  # by the clock that counts the seconds since
 
 
 class ClientAuthentication:
     """
-    Clients are read by their unique name and kept for `CACHE_AGE`, so a client under load costs a query a second.
+    Clients are read by their unique name and kept for `CACHE_SECONDS`, so a client under load costs a query a second.
 
     What an administrator changes is seen by the process that changed it at once, by others within that time. A client
     that cannot be read again is not taken from an older copy: the request fails with `Unavailable`.
@@ -92,10 +92,10 @@ class ClientAuthentication:
             AccessTokenRejected: not such a token, expired, or its client is disabled.
             Unavailable: the database cannot be asked.
         """
-        now = self._clock.on_host()
-        claims = self._access_tokens.verify_client(token, now)
+        claims = self._access_tokens.verify_client(token, self._clock.on_host())
         cached = await self._lookup(claims.client_id)
-        claims.check_time(cached.now + (now - cached.read_at))
+        since = timedelta(seconds=self._clock.elapsed() - cached.read_at)
+        claims.check_time(self._clock.for_database() or cached.now + since)
         if cached.stored is None or cached.stored.client.disabled_at is not None:
             raise AccessTokenRejected(why="unknown or disabled client")
         client = cached.stored.client
@@ -114,17 +114,16 @@ class ClientAuthentication:
         return (await self._lookup(client_id)).stored
 
     async def _lookup(self, client_id: str) -> _Cached:
-        now = self._clock.on_host()
+        began = self._clock.elapsed()
         cached = self._cache.get(client_id)
-        # A host's clock that was put back makes an age negative.
-        if cached is not None and timedelta(0) <= now - cached.read_at < CACHE_AGE:
+        if cached is not None and began - cached.read_at < CACHE_SECONDS:
             return cached
         self._cache.pop(client_id, None)
         async with self._database.begin() as db:
             at = await db.now()
             stored = await db.api_clients.find_working(client_id, at) if _can_exist(client_id) else None
-        # Read before the moment it is dated by, so that it is never kept longer than it may be.
-        self._cache[client_id] = read = _Cached(stored, now, at)
+        # Dated by when the read began, so that it is never kept longer than it may be.
+        self._cache[client_id] = read = _Cached(stored, at, began)
         while len(self._cache) > CACHE_SIZE:
             self._cache.popitem(last=False)
         return read
