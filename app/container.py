@@ -1,6 +1,7 @@
 """Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +10,7 @@ from uuid_utils.compat import uuid7
 from app.domain.checkpoints import Malformed
 from app.domain.clock import Clock
 from app.repositories.database import Database
+from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, OWNER, make_engine
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
@@ -17,7 +19,9 @@ from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
 from app.services.admin_reads import AdminReads
+from app.services.api_clients import ApiClients
 from app.services.authentication import Authentication
+from app.services.client_authentication import ClientAuthentication
 from app.services.credentials import Credentials
 from app.services.erasure import Erasure
 from app.services.exports import Exports
@@ -25,12 +29,14 @@ from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.job_runs import JobRuns
 from app.services.lifecycle import Lifecycle
+from app.services.oauth import OAuth
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
 from app.services.publishing import Publishing
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
+from app.services.revocation import Revocation
 from app.services.revocation_work import RevocationWork
 from app.services.revocations import Revocations
 from app.services.sealing import Sealing
@@ -59,7 +65,11 @@ class Container:
     maintenance: Database  # acts as the maintenance role; without a URL of its own, by the server's login
     hasher: PasswordHasher
     signing_keys: SigningKeys
+    revocation: Revocation
     authentication: Authentication
+    client_authentication: ClientAuthentication
+    api_clients: ApiClients
+    oauth: OAuth
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
@@ -95,13 +105,7 @@ class Container:
         Raises:
             SettingsInvalid: no secret is set, or two secrets have the same key id.
         """
-        secrets = settings.secret_list
-        if not secrets:
-            raise SettingsInvalid("ROTA_SECRETS is not set: at least one secret of 32 bytes or more is needed")
-        try:
-            keyring = Keyring(secrets)
-        except KeyIdsCollide as collision:
-            raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
+        keyring = _keyring(settings)
         clock = clock or Clock()
         lifetimes = settings.lifetimes
         url = settings.database_url.get_secret_value()
@@ -111,22 +115,24 @@ class Container:
         maintenance = Database(
             make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
         )
+        revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
         hasher = PasswordHasher()
-        signing_keys = SigningKeys(secrets)
-        access_tokens = AccessTokens(
-            signing_keys,
-            issuer=settings.issuer,
-            audience=settings.audience,
-            lifetime=lifetimes.access,
-            new_id=uuid7,
-        )
+        signing_keys = SigningKeys(settings.secret_list)
+        access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
         session_search = SessionSearch(database, keyring)
         credentials = Credentials(database, hasher, keyring)
         admin_reads = AdminReads(database)
+        client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
+        authentication = Authentication(access_tokens, rotations, clock, revocation)
+        sign_in = SignIn(
+            database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
+        )
+        refresh = Refresh(database, rotations, pairs, lifetimes)
+        sessions = Sessions(database, pairs)
         return cls(
             settings=settings,
             clock=clock,
@@ -134,14 +140,27 @@ class Container:
             maintenance=maintenance,
             hasher=hasher,
             signing_keys=signing_keys,
-            authentication=Authentication(access_tokens, rotations, clock),
-            sign_in=SignIn(
-                database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
-            ),
-            refresh=Refresh(database, rotations, pairs, lifetimes),
-            sessions=Sessions(database, pairs),
             revocations=Revocations(database, keyring),
             revocation_work=RevocationWork(database),
+            client_authentication=client_authentication,
+            api_clients=ApiClients(database, keyring, client_authentication),
+            revocation=revocation,
+            authentication=authentication,
+            sign_in=sign_in,
+            refresh=refresh,
+            sessions=sessions,
+            oauth=OAuth(
+                database,
+                access_tokens,
+                pairs,
+                authentication,
+                client_authentication,
+                sign_in,
+                refresh,
+                sessions,
+                issuer=settings.issuer,
+                audience=settings.audience,
+            ),
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             user_queries=UserQueries(database, keyring, admin_reads),
             credentials=credentials,
@@ -171,6 +190,40 @@ class Container:
         self.hasher.close()
         await self.database.close()
         await self.maintenance.close()
+        await self.revocation.close()
+
+
+def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
+    return AccessTokens(
+        signing_keys,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        lifetime=settings.lifetimes.access,
+        new_id=uuid7,
+    )
+
+
+def _keyring(settings: Settings) -> Keyring:
+    if not settings.secret_list:
+        raise SettingsInvalid("ROTA_SECRETS is not set: at least one secret of 32 bytes or more is needed")
+    try:
+        return Keyring(settings.secret_list)
+    except KeyIdsCollide as collision:
+        raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
+
+
+def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revocation:
+    """The view of ended sessions, which is told at once what any of this process's databases ends."""
+    engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-ends")
+    revocation = Revocation(
+        Doorbell(engine, clock),
+        clock,
+        staleness=timedelta(seconds=settings.revocation_staleness_seconds),
+        strict=settings.revocation_mode == "strict",
+    )
+    for database in databases:
+        database.on_ended(revocation.note)
+    return revocation
 
 
 def _publishing(settings: Settings, database: Database) -> Publishing | None:

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 
 from app import __version__
 from app.api import (
+    admin_clients,
     admin_events,
     admin_revocations,
     admin_sessions,
@@ -16,19 +18,40 @@ from app.api import (
     health,
     keys,
     me,
+    oauth,
     passwords,
     session_exports,
     sessions,
     tokens,
+    vouched_sessions,
 )
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
+from app.jobs.following import following_ends
 from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
+
+SURFACE: Final = (
+    tokens,
+    passwords,
+    sessions,
+    me,
+    admin_users,
+    vouched_sessions,
+    admin_events,
+    admin_stats,
+    admin_revocations,
+    session_exports,
+    admin_sessions,  # last of its prefix: an id may stand where the others have a word
+    admin_clients,
+    oauth,
+    keys,
+    health,
+)
 
 
 def create_app(settings: Settings | None = None, clock: Clock | None = None) -> FastAPI:
@@ -47,7 +70,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
-        async with running_jobs(container):
+        async with running_jobs(container), following_ends(container):
             yield
         await container.lifecycle.stopped()
         await warming
@@ -61,24 +84,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         redoc_url=None,
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
-        routes=[
-            route
-            for module in (
-                tokens,
-                passwords,
-                sessions,
-                me,
-                admin_users,
-                admin_events,
-                admin_stats,
-                admin_revocations,
-                session_exports,
-                admin_sessions,  # last of its prefix: an id may stand where the others have a word
-                keys,
-                health,
-            )
-            for route in module.router.routes
-        ],
+        routes=[route for module in SURFACE for route in module.router.routes],
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import audit, dev, maintain, serve, sessions, stats, users
+from app.cli import audit, clients, dev, maintain, serve, sessions, stats, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -16,6 +16,7 @@ cli.command("maintain")(maintain.maintain)
 cli.command("stats")(stats.stats)
 cli.add_typer(users.commands, name="users")
 cli.add_typer(sessions.commands, name="sessions")
+cli.add_typer(clients.commands, name="clients")
 cli.add_typer(audit.commands, name="audit")
 
 
@@ -35,6 +36,7 @@ _EXITS = {
     "event_not_found": Exit.NOT_FOUND,
     "session_not_found": Exit.NOT_FOUND,
     "revocation_not_found": Exit.NOT_FOUND,
+    "client_not_found": Exit.NOT_FOUND,
 }
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.domain import errors
+from app.http import oauth_errors
 from app.observability.logs import get_logger
 
 log = get_logger()
@@ -59,6 +60,15 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.OwnAccount: Answer(HTTPStatus.CONFLICT),
     errors.PasswordTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.PasswordChangeRequired: Answer(HTTPStatus.FORBIDDEN),
+    errors.ClientRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_client", challenge=True),
+    errors.ClientNotPermitted: Answer(HTTPStatus.FORBIDDEN, "insufficient_scope", challenge=True),
+    errors.GrantNotPermitted: Answer(HTTPStatus.BAD_REQUEST, "unauthorized_client"),
+    errors.TokenOfAnotherClient: Answer(HTTPStatus.BAD_REQUEST, "invalid_grant"),
+    errors.UnsupportedTokenType: Answer(HTTPStatus.BAD_REQUEST, "unsupported_token_type"),
+    errors.ClientNotFound: Answer(HTTPStatus.NOT_FOUND),
+    errors.ClientIdTaken: Answer(HTTPStatus.CONFLICT),
+    errors.ClientHasNoSecrets: Answer(HTTPStatus.CONFLICT),
+    errors.UserDisabled: Answer(HTTPStatus.CONFLICT),
     errors.EventNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotSealed: Answer(HTTPStatus.CONFLICT),
     # Never an OAuth error: clients throw their tokens away on invalid_grant.
@@ -156,8 +166,9 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         more = {"error": answer.oauth, "error_description": error.message}
     if answer.challenge:
         # RFC 6750 section 3.1 has no word for wrong credentials; a bare challenge is what remains.
-        named = f', error="{answer.oauth}"' if answer.oauth == "invalid_token" else ""
-        headers["WWW-Authenticate"] = f'Bearer realm="rota"{named}'
+        named = f', error="{answer.oauth}"' if answer.oauth in {"invalid_token", "insufficient_scope"} else ""
+        scheme = "Basic" if isinstance(error, errors.ClientRejected) else "Bearer"
+        headers["WWW-Authenticate"] = f'{scheme} realm="rota"{named}'
     if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):
@@ -166,6 +177,8 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         more |= {"password_token": error.token, "expires_in": error.expires_in}
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
+    if request.scope["path"].startswith(oauth_errors.PATHS):
+        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
     return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more)
 
 
@@ -178,5 +191,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     """The framework's own refusals: no such path, wrong method, body too large."""
     assert isinstance(error, HTTPException)  # noqa: S101 - by registration
     status = HTTPStatus(error.status_code)
+    if request.scope["path"].startswith(oauth_errors.PATHS):
+        return oauth_errors.answer(status, "invalid_request", f"{status.phrase}.", dict(error.headers or {}))
     code = status.name.lower()
     return problem(request.state.request_id, status, code, f"{status.phrase}.", dict(error.headers or {}))

@@ -36,6 +36,9 @@ class FamilyRow(Base):
         Index("ix_families_ended_by", "ended_by", "id", postgresql_where=text("ended_by IS NOT NULL")),
         # How long sessions may live, as was set at their time: who asks for those used since then need look no earlier.
         Index("ix_families_life", text("(extract(epoch FROM expires_at - created_at)::bigint)")),
+        # Who follows the ends goes on after a transaction; who begins to follow loads those since a time.
+        Index("ix_families_ended", "ended_xact", "id", postgresql_where=text("ended_at IS NOT NULL")),
+        Index("ix_families_ended_at", "ended_at", "id", postgresql_where=text("ended_at IS NOT NULL")),
         CheckConstraint(one_of("role", Role), name="role"),
         CheckConstraint(one_of("end_reason", EndReason), name="end_reason"),
         CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended_with_reason"),

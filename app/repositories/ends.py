@@ -1,0 +1,156 @@
+"""
+The sessions that have ended, in an order in which none is missed.
+
+Ends are followed by the transaction that wrote them (`ended_xact`). What a statement could not see yet are the
+transactions that ran at its moment and those that began later; both are named by its own snapshot, which is read by the
+same statement as the rows. So whoever goes on from a statement's horizon gets each end, however late it was committed;
+some may come twice, which does no harm, since no session ends twice.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.clock import Clock
+from app.domain.errors import Unavailable
+from app.domain.families import EndReason
+
+CHANNEL: Final = "rota_ends"  # the doorbell: rung without a payload by a trigger, once a transaction that ends sessions
+
+# Rows of transactions that are not over in this snapshot cannot be seen, and those with a higher id were written by
+# another cluster, before a dump of it was restored here: without the upper bound each call would find them again.
+_UNSEEN: Final = """
+SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
+ WHERE ended_at IS NOT NULL AND (ended_xact, id) > ($3::text::xid8, $4) AND {which}
+   AND ended_xact < pg_snapshot_xmax(pg_current_snapshot())
+ ORDER BY ended_xact, id LIMIT $5
+"""
+
+# Each arm walks the index from its own place and stops at the limit, however many ends there are behind it.
+_AFTER: Final = f"""
+SELECT pg_current_snapshot()::text AS snapshot, coalesce($6, statement_timestamp()) AS now, ended.*
+  FROM (VALUES (1)) AS always
+  LEFT JOIN (
+    SELECT * FROM (
+      SELECT late.* FROM unnest($1::text[]) AS running (xact)
+       CROSS JOIN LATERAL ({_UNSEEN.format(which="ended_xact = running.xact::xid8")}) AS late
+      UNION ALL
+      ({_UNSEEN.format(which="ended_xact >= $2::text::xid8")})
+    ) AS unseen ORDER BY xact::xid8, id LIMIT $5
+  ) AS ended ON true
+"""  # noqa: S608 - put together of constants
+
+_RECENT: Final = """
+SELECT pg_current_snapshot()::text AS snapshot, coalesce($1, statement_timestamp()) AS now, ended.*
+  FROM (VALUES (1)) AS always
+  LEFT JOIN (
+    SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
+     WHERE ended_at IS NOT NULL AND ended_at >= coalesce($1, statement_timestamp()) - $2::interval
+       AND (ended_at, id) > ($3, $4)
+     ORDER BY ended_at, id LIMIT $5
+  ) AS ended ON true
+"""
+
+_INCARNATION: Final = "SELECT pg_postmaster_start_time()::text AS started, pg_is_in_recovery() AS standby"
+
+_FIRST: Final = UUID(int=0)
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A session that is over."""
+
+    user_id: UUID
+    id: UUID
+    ended_at: datetime
+    reason: EndReason
+    xact: int
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """
+    What a statement could see of transactions: all below `next` but those that were `running`.
+
+    Alone, `oldest` is a cursor too: all ends at or after it are all that were not seen, and some that were. As long as
+    somebody in the cluster holds a transaction open, those are many; with `running` and `next` they are none.
+    """
+
+    oldest: int
+    next: int
+    running: tuple[int, ...]
+
+    @classmethod
+    def read(cls, snapshot: str) -> Self:
+        """PostgreSQL's own spelling: `xmin:xmax:xip,xip`."""
+        oldest, following, running = snapshot.split(":")
+        return cls(int(oldest), int(following), tuple(map(int, running.split(","))) if running else ())
+
+    @classmethod
+    def at(cls, cursor: int) -> Self:
+        """Nothing at or after the cursor was seen."""
+        return cls(cursor, cursor, ())
+
+
+@dataclass(frozen=True, slots=True)
+class EndsPage:
+    """
+    Ends, the horizon of the statement that read them, and the database's time at it.
+
+    Pages that follow the first only go on in its order. Whoever has read them all goes on from the *first* one's
+    horizon: what was committed meanwhile may have come before the place where the next page began.
+    """
+
+    ends: list[End]
+    horizon: Horizon
+    now: datetime
+
+
+class EndRepository:
+    """Reads only. The statements are SQL: the type xid8, row comparisons and the snapshot must be read."""
+
+    def __init__(self, db: AsyncConnection, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def list_after(self, seen: Horizon, *, after: End | None = None, limit: int) -> EndsPage:
+        """
+        Ends that could not be seen at a horizon, in order of their transactions and ids.
+
+        Args:
+            after: The last end of the page before this one.
+        """
+        place = (str(after.xact), after.id) if after else ("0", _FIRST)
+        running = [str(xact) for xact in seen.running]
+        return await self._page(_AFTER, (running, str(seen.next), *place, limit, self._clock.for_database()))
+
+    async def list_recent(self, within: timedelta, *, after: End | None = None, limit: int) -> EndsPage:
+        """Ends of the last while, oldest first."""
+        place = (after.ended_at, after.id) if after else (_LONG_AGO, _FIRST)
+        return await self._page(_RECENT, (self._clock.for_database(), within, *place, limit))
+
+    async def get_incarnation(self) -> str:
+        """
+        Which run of which server this is. After another one began, transaction ids may have gone back.
+
+        Raises:
+            Unavailable: a standby; it may lag behind, and its snapshots do not name what runs on the primary.
+        """
+        found = await self._db.exec_driver_sql(_INCARNATION)
+        row: Any = found.one()
+        if row.standby:
+            raise Unavailable(why="the database is a standby")
+        return str(row.started)
+
+    async def _page(self, statement: str, arguments: tuple[Any, ...]) -> EndsPage:
+        rows = (await self._db.exec_driver_sql(statement, arguments)).all()
+        ends = [
+            End(row.user_id, row.id, row.ended_at, EndReason(row.end_reason), int(row.xact))
+            for row in rows
+            if row.id is not None
+        ]
+        return EndsPage(ends, Horizon.read(rows[0].snapshot), rows[0].now)
