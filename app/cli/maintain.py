@@ -70,7 +70,7 @@ def _run(jobs: list["Job"], as_json: bool) -> None:  # noqa: FBT001 - handed thr
                 )
         return found
 
-    found = run(work)
+    found = run(work, quiet=True)  # a line a batch would be thousands
     words = [
         f"{line['job']:<18} {line['state']:<8} {line['rows']:>9} rows {line['seconds']:>8.2f} s"
         + (f"  {line['error']}" if line["error"] else "")
