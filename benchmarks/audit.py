@@ -369,7 +369,7 @@ async def export(settings: Settings, target: Path) -> str:
         assert services.publishing is not None
         more = True
         while more:
-            more = await services.sealing.seal()
+            more = bool(await services.sealing.seal())
             await services.publishing.publish()
         span = await services.exports.span(None, None)
         await services.exports.write_bundle(
