@@ -1,8 +1,10 @@
 """`rota maintain`: housekeeping by hand or by a timer, and the table of jobs."""
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,6 +14,8 @@ from app.cli.running import AsJson, progress, run, say
 if TYPE_CHECKING:
     from app.container import Container
     from app.jobs.schedule import Job
+
+PIPED_COLUMNS: Final = 200  # of the table where there is no terminal to fit it into
 
 
 def maintain(
@@ -70,7 +74,7 @@ def _run(jobs: list["Job"], as_json: bool) -> None:  # noqa: FBT001 - handed thr
                 )
         return found
 
-    found = run(work)
+    found = run(work, quiet=True)  # a line a batch would be thousands
     words = [
         f"{line['job']:<18} {line['state']:<8} {line['rows']:>9} rows {line['seconds']:>8.2f} s"
         + (f"  {line['error']}" if line["error"] else "")
@@ -92,16 +96,20 @@ def _show(jobs: list["Job"], as_json: bool) -> None:  # noqa: FBT001 - handed th
         return Jobs.of(await services.job_runs.show(jobs, actor=SYSTEM, client=NO_CLIENT))
 
     found = run(work)
-    lines = []
+    if as_json:
+        say(found.model_dump(mode="json"), "", as_json=True)
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from rich.table import Table  # noqa: PLC0415 - likewise
+
+    table = Table("job", "entity", "retention", "reason", "last run", "next run", "rows", "state")
     for job in found.items:
-        last = job.last_run.isoformat(timespec="seconds") if job.last_run else "never"
-        following = job.next_run.isoformat(timespec="seconds") if job.next_run else "when a server or this command runs"
-        lines += [
-            f"{job.job}: {job.entity}; {job.reason}",
-            f"    kept: {job.retention}",
-            f"    last run: {last}, next run: {following}" + (" (overdue)" if job.overdue else ""),
-            f"    rows: {job.rows} at the last run that found any, {job.total_rows} in all",
-        ]
-        if job.error:
-            lines.append(f"    failed: {job.error}")
-    say(found.model_dump(mode="json"), "\n".join(lines), as_json)
+        rows = f"{job.rows}, in all {job.total_rows}"
+        state = f"failed: {job.error}" if job.error else "overdue" if job.overdue else "in time"
+        last, following = _moment(job.last_run, "never"), _moment(job.next_run, "when somebody runs it")
+        table.add_row(job.job, job.entity, job.retention, job.reason, last, following, rows, state)
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS, highlight=False, markup=False).print(table)
+
+
+def _moment(at: datetime | None, otherwise: str) -> str:
+    return at.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00") + " UTC" if at else otherwise

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +24,11 @@ T = TypeVar("T")
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 
 
-def run(work: Callable[["Container"], Awaitable[T]]) -> T:
-    """Build the services, do the work, take leave of the database."""
+def run(work: Callable[["Container"], Awaitable[T]], *, quiet: bool = False) -> T:
+    """Build the services, do the work, take leave of the database. `quiet`: log nothing but warnings and errors."""
     from app.container import Container  # noqa: PLC0415 - commands that need no database do without its libraries
 
-    configure_logs("console")
+    configure_logs("console", least=logging.WARNING if quiet else logging.INFO)
 
     async def with_services() -> T:
         services = Container.build(load_settings())

@@ -33,8 +33,13 @@ def _is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
-def configure_logs(form: Literal["json", "console"]) -> None:
-    """Send our lines and those of the libraries to standard error in one form. Called once, by the entry points."""
+def configure_logs(form: Literal["json", "console"], *, least: int = logging.INFO) -> None:
+    """
+    Send our lines and those of the libraries to standard error in one form. Called once, by the entry points.
+
+    Args:
+        least: The level below which nothing is said.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -48,7 +53,7 @@ def configure_logs(form: Literal["json", "console"]) -> None:
     )
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -59,7 +64,7 @@ def configure_logs(form: Literal["json", "console"]) -> None:
             foreign_pre_chain=shared,
         )
     )
-    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[handler], level=least, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 

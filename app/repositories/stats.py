@@ -23,9 +23,10 @@ from app.repositories.seals import Place
 LAPSED_LIMIT: Final = 5000  # live sessions looked at for an answer, the oldest first
 WAITING_LIMIT: Final = 1000
 TOP: Final = 10
-_TOP_ROWS: Final = 20_000  # read for a list of the largest, over all hours and days of the range
-_TOP_ROWS_LEAST: Final = 50
-_CANDIDATES: Final = 100
+_TOP_ROWS: Final = 5000  # read for a list of the largest, over all hours and days of the range
+_TOP_ROWS_LEAST: Final = 20  # of each
+_LOOKUPS: Final = 2000  # of the best of them, in each hour and day
+_CANDIDATES: Final = (12, 50)  # how many that is, at least and at most
 
 # How an event counts. A sum counts as often as it says, under the reason that all had. Its detail is canonical JSON,
 # so the text of a member is the member, and no other text can make the statement fail.
@@ -112,8 +113,9 @@ WITH live AS (
 ), lapsed AS (
   SELECT user_id, count(*) AS count FROM live WHERE lapsed GROUP BY user_id
 )
-SELECT (SELECT count(*) FROM live), coalesce(sum(l.count), 0)::bigint, count(*) FILTER (WHERE l.count >= u.open)
-  FROM lapsed AS l LEFT JOIN stat_users AS u ON u.user_id = l.user_id
+SELECT (SELECT count(*) FROM live), coalesce(sum(l.count), 0)::bigint,
+       count(*) FILTER (WHERE l.count >= (SELECT open FROM stat_users AS u WHERE u.user_id = l.user_id))
+  FROM lapsed AS l
 """  # noqa: S608 - a constant
 SERIES: Final = f"""
 SELECT start, action, CASE WHEN action = '{Action.SESSION_ENDED}' THEN reason ELSE '' END, sum(count)::bigint
@@ -123,8 +125,8 @@ SELECT start, action, CASE WHEN action = '{Action.SESSION_ENDED}' THEN reason EL
         OR (outcome = '{Outcome.FAILURE}' AND action NOT LIKE 'audit.%'))
  GROUP BY 1, 2, 3
 """  # noqa: S608 - constants
-# The largest of each hour and day, added up; then the best of those looked up in all hours and days. `rest` is what
-# a value that was nowhere among the largest can have at most.
+# The largest of each hour and day, added up; then the best of those looked up in all hours and days, one by one: joins
+# would read the whole table. `rest` is what a value that was nowhere among the largest can have at most.
 TOPS: Final = f"""
 WITH pieces AS (
   SELECT * FROM unnest($1::text[], $2::timestamptz[]) AS p (width, start)
@@ -137,18 +139,21 @@ WITH pieces AS (
 ), cut AS (
   SELECT coalesce(sum(least_of), 0) AS rest
     FROM (SELECT min(count) AS least_of FROM near GROUP BY width, start HAVING count(*) = $4) AS full_ones
-), ranked AS (
-  SELECT value, sum(count) AS known, row_number() OVER (ORDER BY sum(count) DESC, value) AS place
-    FROM near GROUP BY value
+), ranked AS MATERIALIZED (
+  SELECT value, sum(count) AS known FROM near GROUP BY value
+   ORDER BY known DESC, value COLLATE "C" LIMIT $5 + 1
 ), told AS (
-  SELECT r.value, sum(s.count)::bigint AS count
-    FROM ranked AS r CROSS JOIN pieces AS p
-    JOIN stat_sources AS s ON s.width = p.width AND s.kind = $3 AND s.start = p.start AND s.value = r.value
-   WHERE r.place <= {_CANDIDATES} GROUP BY r.value
+  SELECT r.value,
+         (SELECT sum(found.count)::bigint
+            FROM pieces AS p CROSS JOIN LATERAL (
+              SELECT s.count FROM stat_sources AS s
+               WHERE s.width = p.width AND s.kind = $3 AND s.start = p.start AND s.value = r.value LIMIT 1) AS found
+         ) AS count
+    FROM (SELECT value FROM ranked LIMIT $5) AS r
 )
 SELECT value, count,
-       (SELECT rest FROM cut) + coalesce((SELECT known FROM ranked WHERE place = {_CANDIDATES} + 1), 0)
-  FROM told ORDER BY count DESC, value LIMIT {TOP}
+       (SELECT rest FROM cut) + coalesce((SELECT known FROM ranked OFFSET $5), 0)
+  FROM told ORDER BY count DESC, value COLLATE "C" LIMIT {TOP}
 """  # noqa: S608 - constants
 # The counts of failures that lose their address and agent. Those not counted yet will come without.
 FORGET: Final = f"""
@@ -251,7 +256,8 @@ class StatRepository:
         """The addresses or agents with most failures in these hours and days together."""
         each = max(_TOP_ROWS // max(len(pieces), 1), _TOP_ROWS_LEAST)
         widths, starts = [width.value for width, _ in pieces], [start for _, start in pieces]
-        rows = await self._rows(TOPS, widths, starts, kind, each)
+        candidates = min(max(_LOOKUPS // max(len(pieces), 1), _CANDIDATES[0]), _CANDIDATES[1])
+        rows = await self._rows(TOPS, widths, starts, kind, each, candidates)
         items = [(row[0], row[1]) for row in rows]
         return Top(items, is_exact=not rows or rows[-1][1] >= rows[-1][2])
 

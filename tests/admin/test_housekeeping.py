@@ -202,17 +202,17 @@ async def test_catching_up_is_bounded(
 ) -> None:
     """However many have lapsed and are past retention, a batch ends or removes `CHANGES` at most."""
     ada = await person(own_services)
-    await make_sessions(ada.user.id, 1300, clock.time)
+    await make_sessions(ada.user.id, 650, clock.time)
     clock.advance(days=31)
-    assert [(await own_services.housekeeping.end_lapsed_sessions()).rows for _ in range(4)] == [500, 500, 300, 0]
+    assert [(await own_services.housekeeping.end_lapsed_sessions()).rows for _ in range(4)] == [250, 250, 150, 0]
     clock.advance(days=31)
-    assert [(await own_services.housekeeping.remove_ended_sessions()).rows for _ in range(4)] == [500, 500, 300, 0]
+    assert [(await own_services.housekeeping.remove_ended_sessions()).rows for _ in range(4)] == [250, 250, 150, 0]
     per_event = await own_sql.fetch("SELECT detail FROM audit_events WHERE action = 'session.removed'")
-    assert sorted(json.loads(row["detail"])["count"] for row in per_event) == [300, 500, 500]
+    assert sorted(json.loads(row["detail"])["count"] for row in per_event) == [150, 250, 250]
     biggest = (
         "SELECT max(n) FROM (SELECT count(*) AS n FROM audit_events WHERE action = 'session.ended' GROUP BY xact_id) t"
     )
-    assert await own_sql.fetchval(biggest) == 500
+    assert await own_sql.fetchval(biggest) == 250
     assert await is_clean(own_services)
 
 
@@ -339,7 +339,7 @@ async def test_the_commands(
     """`maintain` with its table and exit codes, `stats` and its check, as an operator sees them."""
     ada = await person(own_services)
     await ada.refresh((await ada.sign_in()).refresh_token)
-    assert "last run: never" in rota(operator, "maintain", "--status")
+    assert rota(operator, "maintain", "--status").count(" never ") == len(JOBS)
     found = json.loads(rota(operator, "maintain", "--json"))["jobs"]
     assert [job["job"] for job in found] == [job.name for job in JOBS]
     assert {job["state"] for job in found} == {"done"}
