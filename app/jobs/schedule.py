@@ -10,7 +10,6 @@ from typing import Final
 from app.container import Container
 from app.domain.errors import RotaError, Unavailable
 from app.observability.logs import describe_failure, get_logger
-from app.services.revocation_work import PAUSE_SECONDS as PAUSE_BETWEEN_BATCHES
 
 log = get_logger()
 
@@ -46,7 +45,7 @@ JOBS: Final = (
     Job("refusals", 30, lambda services: services.housekeeping.sum_up_refusals()),
     Job("login failures", 30, lambda services: services.housekeeping.sum_up_login_failures()),
     Job("partitions", 3600, lambda services: services.housekeeping.make_partitions()),
-    Job("revocations", 1, lambda services: services.revocation_work.work(), pause_seconds=PAUSE_BETWEEN_BATCHES),
+    Job("revocations", 1, lambda services: services.revocation_work.work(), pause_seconds=0),
     Job("audit.seal", 0.5, lambda services: services.sealing.seal(), pause_seconds=0),
     Job("audit.publish", 1, _publish),
     Job("audit.heartbeat", 60, _beat),

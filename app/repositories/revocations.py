@@ -18,6 +18,11 @@ from app.models.base import Xid8
 
 R = SessionRevocationRow
 
+_BOUNDS: Final = text(
+    "SELECT set_config('statement_timeout', :limit, true), set_config('plan_cache_mode', 'force_custom_plan', true),"
+    " set_config('synchronous_commit', 'off', true)"
+)
+
 _COLUMNS: Final = tuple(getattr(R, field.name) for field in fields(Revocation))
 
 
@@ -122,17 +127,20 @@ class RevocationRepository:
         values = {"state": state, "finished_at": now, "started_at": func.coalesce(R.started_at, now), "filter": None}
         return _revocation((await self._db.execute(change.values(values).returning(*_COLUMNS))).one())
 
-    async def limit_statements(self, milliseconds: int) -> None:
-        """For this transaction: no statement longer than that, and plans for the values at hand."""
-        await self._db.execute(text(f"SET LOCAL statement_timeout = {milliseconds:d}"))
-        await self._db.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    async def bound_transaction(self, milliseconds: int) -> None:
+        """
+        For this transaction: no statement longer than that, plans for the values at hand, and a commit that does not
+        wait for the disk.
 
-    async def commit_without_waiting(self) -> None:
+        What a crash then takes away, it takes with the cursor that moved in the same transaction, so it is done again;
+        and whoever commits after it, a sealer for one, waits for both. What tells somebody that the work is over must
+        wait (`wait_for_disk`).
         """
-        Let this transaction's commit not wait for the disk. What a crash then takes away, it takes with the cursor that
-        moved in the same transaction, so it is done again; and whoever commits after it, waits for both.
-        """
-        await self._db.execute(text("SET LOCAL synchronous_commit = off"))
+        await self._db.execute(_BOUNDS, {"limit": str(milliseconds)})
+
+    async def wait_for_disk(self) -> None:
+        """Let this transaction's commit be final, and with it all before it."""
+        await self._db.execute(text("SET LOCAL synchronous_commit = on"))
 
 
 def _revocation(row: Any) -> Revocation:

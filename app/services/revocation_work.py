@@ -1,12 +1,11 @@
 """Bulk ends as they are done: batch by batch, by whichever process is at hand."""
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 from uuid import UUID
-
-from uuid_utils.compat import uuid7
 
 from app.domain.errors import TookTooLong
 from app.domain.events import NO_CLIENT, Action, Event
@@ -21,9 +20,12 @@ from app.services.revocations import actor_of, over_event
 
 log = get_logger()
 
-PAUSE_SECONDS: Final = 0.02  # between batches
-# A batch holds its rows for so long, and so long somebody's refresh waits for the disk behind it.
-AIM: Final = timedelta(milliseconds=100)
+# A million in 100 s. Left alone, a batch is done in some two thirds of the time that this gives it; in the rest refreshes
+# have processor and disk for themselves.
+ENDS_PER_SECOND: Final = 10_000
+PAUSE_SECONDS: Final = 0.01  # between batches, at least
+# A batch holds its rows for so long, and so much WAL is to be flushed behind it by the next refresh.
+AIM: Final = timedelta(milliseconds=80)
 STATEMENT_MILLISECONDS: Final = 1000
 LISTED_MAXIMUM: Final = 10_000  # so many are found by the filter's own index, each batch anew
 LISTED_MILLISECONDS: Final = 300
@@ -52,9 +54,11 @@ class Pace:
 
     ends: int = 500
     look: int = 10_000
+    pause: float = PAUSE_SECONDS
 
     def learn(self, ended: int, took: timedelta) -> None:
-        """Grow or shrink towards `AIM`, at most by half or double."""
+        """Grow or shrink towards `AIM`, at most by half or double; and rest from what was done."""
+        self.pause = max(PAUSE_SECONDS, ended / ENDS_PER_SECOND - took.total_seconds())
         factor = min(2.0, max(0.5, AIM / max(took, timedelta(milliseconds=1))))
         if ended * 2 > self.ends:
             self.ends = min(max(int(self.ends * factor), 50), 5_000)
@@ -72,13 +76,22 @@ class RevocationWork:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pace = Pace()
+        self._at_work = False
 
     async def work(self) -> bool:
-        """One batch of the bulk end that has waited longest; whether there is more to do at once."""
-        async with self._database.begin() as db:
-            if not await db.revocations.has_open():
-                return False
-        return await self.advance() is not Step.NOTHING
+        """One batch of the bulk end that has waited longest, and a rest; whether there is more to do."""
+        if not self._at_work:
+            async with self._database.begin() as db:
+                if not await db.revocations.has_open():
+                    return False
+        self._at_work = await self.advance() is not Step.NOTHING
+        if self._at_work:
+            await self.rest()
+        return self._at_work
+
+    async def rest(self) -> None:
+        """Leave the database to others for a moment after a batch."""
+        await asyncio.sleep(self._pace.pause)
 
     async def advance(self, revocation_id: UUID | None = None) -> Step:
         """
@@ -110,7 +123,7 @@ class RevocationWork:
             found = await db.revocations.lock_next(revocation_id)
             if found is None:
                 return Step.NOTHING
-            await db.revocations.limit_statements(STATEMENT_MILLISECONDS)
+            await db.revocations.bound_transaction(STATEMENT_MILLISECONDS)
             now = await db.now()
             target = Target(found.order, found.revocation.cut, found.revocation.spared, now)
             if found.revocation.state is RevocationState.QUEUED:
@@ -157,7 +170,7 @@ class RevocationWork:
             reason=revocation.end_reason,
             actor=actor,
             request_id=revocation.id,
-            event_ids=[uuid7() for _ in range(self._pace.ends)],
+            limit=self._pace.ends,
         )
 
     async def _write_down(
@@ -180,7 +193,6 @@ class RevocationWork:
                 listed=work.listed,
                 settled=work.settled,
             )
-            await db.revocations.commit_without_waiting()
             return Step.WORKED, None
         late = None if work.settled else id_before(revocation.cut - BEFORE_CUT)
         again = _first(_first(work.again_from, done.left), late)
@@ -201,6 +213,7 @@ class RevocationWork:
             revocation, now, ended=done.ended, looked_at=stretch.looked_at, listed=work.listed, settled=True
         )
         finished = await db.revocations.finish(revocation, RevocationState.DONE, now)
+        await db.revocations.wait_for_disk()
         client = replace(NO_CLIENT, request_id=revocation.id)
         await db.audit.add(over_event(Action.REVOCATION_FINISHED, finished, actor_of(finished), client), at=now)
         return Step.FINISHED, finished

@@ -73,6 +73,7 @@ async def test_look_then_end_exactly_that(
         [person.user.id for person in people],
     )
     assert len(ends) == len({event["family_id"] for event in ends}) == len({event["id"] for event in ends}) == 12
+    assert {event["id"].version for event in ends} == {7}
     for event in ends:
         assert (event["family_seq"], event["occurred_at"]) == (event["event_seq"], event["ended_at"])
         assert (event["actor_kind"], event["actor_id"], event["ended_by"]) == ("admin", admin.id, admin.id)

@@ -57,6 +57,8 @@ async def test_two_processes_beside_refreshes_and_sign_ins(
             try:
                 issued = await engines[2].refresh.rotate(tokens[session], idempotency_key=None, client=client_at())
                 tokens[session] = issued.refresh_token
+            except Unavailable:  # a batch held the row for longer than a refresh waits
+                continue
             except RefreshTokenRejected:
                 return
 
