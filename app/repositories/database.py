@@ -138,7 +138,7 @@ class UnitOfWork:
         self.partitions = PartitionRepository(self._db)
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
-        self.revocations = RevocationRepository(self._db)
+        self.revocations = RevocationRepository(self._db, self._clock.for_database())
         self.bulk_ends = BulkEndRepository(self._db, self._clock.for_database())
         return self
 
