@@ -32,6 +32,9 @@ from app.services.retention import Retention
 from app.services.revocation_work import RevocationWork
 from app.services.revocations import Revocations
 from app.services.sealing import Sealing
+from app.services.session_exports import SessionExports
+from app.services.session_search import SessionSearch
+from app.services.session_stories import SessionStories
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
@@ -61,6 +64,9 @@ class Container:
     password_change: PasswordChange
     trail: Trail
     admin_reads: AdminReads
+    session_search: SessionSearch
+    session_exports: SessionExports
+    session_stories: SessionStories
     housekeeping: Housekeeping
     exports: Exports
     proofs: Proofs
@@ -108,6 +114,7 @@ class Container:
         )
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
+        session_search = SessionSearch(database, keyring)
         return cls(
             settings=settings,
             clock=clock,
@@ -125,6 +132,9 @@ class Container:
             password_change=PasswordChange(database, hasher),
             trail=trail,
             admin_reads=AdminReads(database),
+            session_search=session_search,
+            session_exports=SessionExports(database, session_search),
+            session_stories=SessionStories(database, keyring),
             housekeeping=Housekeeping(database),
             exports=Exports(database),
             proofs=Proofs(database),

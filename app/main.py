@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import admin_events, admin_revocations, health, keys, me, sessions, tokens
+from app.api import admin_events, admin_revocations, admin_sessions, health, keys, me, session_exports, sessions, tokens
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
@@ -50,7 +50,17 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
         routes=[
             route
-            for module in (tokens, sessions, me, admin_revocations, admin_events, keys, health)
+            for module in (
+                tokens,
+                sessions,
+                me,
+                admin_events,
+                admin_revocations,
+                session_exports,
+                admin_sessions,  # last of its prefix: an id may stand where the others have a word
+                keys,
+                health,
+            )
             for route in module.router.routes
         ],
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.

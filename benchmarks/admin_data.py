@@ -3,10 +3,10 @@ A data set of sessions as an installation of some size has them: a tenth as many
 
     python -m benchmarks.admin_data --rows N URL
 
-builds one in a migrated, empty database, whose login must be a superuser. Session `n` is a function of `n`, so that a load
-can make its token without asking. Four months of history: of those that began in the last thirty days four in five are
-active, which is a fifth of all; the others have ended, for reasons as common as they are. A few people, addresses and
-clients have far more sessions than others. Devices, browsers and systems go together as they do on the street.
+builds one in a migrated, empty database, whose login must be a superuser. Session `n` is a function of `n`, so that a
+load can make its token without asking. Four months of history: of those that began in the last thirty days four in five
+are active, which is a fifth of all; the others have ended, for reasons as common as they are. A few people, addresses
+and clients have far more sessions than others. Devices, browsers and systems go together as they do on the street.
 """
 
 import argparse
@@ -68,7 +68,8 @@ DRAWN = f"""
                CASE WHEN kind < 280 THEN 'iPhone' WHEN kind < 310 THEN 'iPad' WHEN kind < 500 THEN
                       'Samsung SM-' || chr((65 + net % 5)::int) || 900 + client % 40
                     WHEN kind < 640 THEN 'Mac' WHEN kind < 641 AND net < 5 THEN 'Nokia 3310' END AS device,
-               CASE WHEN kind < 310 THEN 'Mobile Safari ' || 16 + net % 3 WHEN kind < 500 THEN 'Chrome Mobile ' || version
+               CASE WHEN kind < 310 THEN 'Mobile Safari ' || 16 + net % 3
+                    WHEN kind < 500 THEN 'Chrome Mobile ' || version
                     WHEN kind < 600 THEN 'Safari ' || 16 + net % 3 WHEN kind < 860 THEN 'Chrome ' || version
                     WHEN kind < 930 THEN 'Edge ' || version WHEN kind < 980 THEN 'Firefox ' || version
                     WHEN kind < 985 THEN 'Opera ' || version END AS browser,
@@ -94,21 +95,21 @@ DRAWN = f"""
 """
 
 FAMILIES = f"""
-INSERT INTO families (user_id, id, seed, generation, event_seq, client_id, scope, role, authenticated_at, amr, created_at,
-                      rotated_at, idle_expires_at, expires_at, ended_at, end_reason, ended_by, ended_xact, created_ip,
-                      last_ip, user_agent, device, browser, os)
+INSERT INTO families (user_id, id, seed, generation, event_seq, client_id, scope, role, authenticated_at, amr,
+                      created_at, rotated_at, idle_expires_at, expires_at, ended_at, end_reason, ended_by, ended_xact,
+                      created_ip, last_ip, user_agent, device, browser, os)
 SELECT user_id, id, sha256(('seed' || n)::bytea), CASE WHEN rotated_at IS NULL THEN 0 ELSE 1 END,
        CASE fate WHEN 'lapsed' THEN 1 ELSE 2 END, client_id, '', role, created_at, 'pwd', created_at, rotated_at,
        coalesce(rotated_at, created_at) + interval '7 days', created_at + interval '30 days', ended_at,
-       CASE WHEN ended_at IS NOT NULL THEN fate END, ended_by, CASE WHEN ended_at IS NOT NULL THEN '3'::xid8 END, ip, ip,
-       '{rig.AGENT}', device, browser, os
+       CASE WHEN ended_at IS NOT NULL THEN fate END, ended_by, CASE WHEN ended_at IS NOT NULL THEN '3'::xid8 END,
+       ip, ip, '{rig.AGENT}', device, browser, os
 {DRAWN}
 """
 
 # Each session's beginning, and its end or its first refresh. Ids of events need only be in order of time.
 EVENTS = f"""
-INSERT INTO audit_events (id, occurred_at, action, version, outcome, reason, actor_kind, actor_id, subject_id, family_id,
-                          family_seq, generation, ip, user_agent, request_id, detail)
+INSERT INTO audit_events (id, occurred_at, action, version, outcome, reason, actor_kind, actor_id, subject_id,
+                          family_id, family_seq, generation, ip, user_agent, request_id, detail)
 SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || k || '00'
         || substr(replace(id::text, '-', ''), 17))::uuid,
        at, action, 1, 'success', CASE action WHEN 'session.ended' THEN fate END,
@@ -123,7 +124,8 @@ SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || '
  CROSS JOIN LATERAL (
    SELECT 1 AS k, 'session.created' AS action, created_at AS at
     UNION ALL
-   SELECT 2, CASE WHEN ended_at IS NULL THEN 'session.refreshed' ELSE 'session.ended' END, coalesce(ended_at, rotated_at)
+   SELECT 2, CASE WHEN ended_at IS NULL THEN 'session.refreshed' ELSE 'session.ended' END,
+          coalesce(ended_at, rotated_at)
     WHERE coalesce(ended_at, rotated_at) IS NOT NULL) AS lives
 """
 

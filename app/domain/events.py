@@ -39,6 +39,7 @@ class Action(StrEnum):
     REFRESH_REUSED = "refresh.reused"
     SUBJECT_ERASED = "subject.erased"
     ADMIN_QUERIED = "admin.queried"
+    ADMIN_EXPORTED = "admin.exported"
     AUDIT_QUERIED = "audit.queried"
     AUDIT_EXPORTED = "audit.exported"
     AUDIT_HEARTBEAT = "audit.heartbeat"

@@ -192,6 +192,17 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
             "what": Member(Kind.STRING, "of which list or object: users, user, sessions and so on"),
         },
     ),
+    Action.ADMIN_EXPORTED: Definition(
+        "Somebody exported what only auditors and administrators may: one event when it begins, one when it ends.",
+        Level.NOTICE,
+        detail={
+            "count": Member(Kind.INTEGER, "how many rows were handed on by then"),
+            "filter": Member(Kind.OBJECT, "what they asked for; names and addresses as a keyed hash"),
+            "format": Member(Kind.STRING, "ndjson or csv"),
+            "stage": Member(Kind.STRING, "begun, finished or broken_off"),
+            "what": Member(Kind.STRING, "of which list: sessions"),
+        },
+    ),
     Action.AUDIT_QUERIED: Definition(
         "Somebody read the trail.",
         Level.NOTICE,

@@ -34,6 +34,8 @@ class FamilyRow(Base):
         # Written once, at the end; together they also find whatever has ended.
         Index("ix_families_end_reason", "end_reason", "id", postgresql_where=text("end_reason IS NOT NULL")),
         Index("ix_families_ended_by", "ended_by", "id", postgresql_where=text("ended_by IS NOT NULL")),
+        # How long sessions may live, as was set at their time: who asks for those used since then need look no earlier.
+        Index("ix_families_life", text("(extract(epoch FROM expires_at - created_at)::bigint)")),
         CheckConstraint(one_of("role", Role), name="role"),
         CheckConstraint(one_of("end_reason", EndReason), name="end_reason"),
         CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended_with_reason"),

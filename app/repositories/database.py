@@ -27,6 +27,8 @@ from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.revocations import RevocationRepository
 from app.repositories.seals import SealRepository
+from app.repositories.session_events import SessionEventRepository
+from app.repositories.session_lists import SessionListRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.users import UserRepository
@@ -108,6 +110,8 @@ class UnitOfWork:
     partitions: PartitionRepository
     erasures: ErasureRepository
     reconciliations: ReconciliationRepository
+    session_lists: SessionListRepository
+    session_events: SessionEventRepository
     revocations: RevocationRepository
     bulk_ends: BulkEndRepository
 
@@ -139,6 +143,8 @@ class UnitOfWork:
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
         self.revocations = RevocationRepository(self._db, self._clock.for_database())
+        self.session_lists = SessionListRepository(self._db)
+        self.session_events = SessionEventRepository(self._db)
         self.bulk_ends = BulkEndRepository(self._db, self._clock.for_database())
         return self
 

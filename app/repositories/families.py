@@ -239,7 +239,13 @@ def _lapsed(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 
 def read_family(row: Any) -> Family:
-    values = row._asdict()
+    """
+    The family in a row that has `FAMILY_COLUMNS`, whatever else it has.
+
+    Raises:
+        StoredStateInvalid: a role or a reason that is not in its list.
+    """
+    values = {column.key: getattr(row, column.key) for column in FAMILY_COLUMNS}
     try:
         values["role"] = Role(values["role"])
         if values["end_reason"] is not None:

@@ -1,7 +1,7 @@
 """The conditions of a session filter, for reading and for changing."""
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, cast, false, func, literal_column, or_, select
@@ -87,7 +87,7 @@ def _equal(wanted: SessionFilter) -> list[ColumnElement[bool]]:
     return found
 
 
-def named(column: InstrumentedAttribute[str | None], name: str) -> ColumnElement[bool]:
+def named(column: Any, name: str) -> ColumnElement[bool]:
     """A browser or system by its name, with or without its version."""
     version = func.substr(column, len(name) + 2)
     return or_(column == name, and_(column.like(f"{_literally(name)} %"), version.op("~")(_VERSION)))
@@ -110,9 +110,7 @@ def of_network(column: InstrumentedAttribute[str | None], network: IpNetwork) ->
 
 def _from_network(network: IpNetwork, scope: AddressScope) -> ColumnElement[bool]:
     first = of_network(F.created_ip, network)
-    if scope is AddressScope.FIRST:
-        return first
-    return or_(first, of_network(F.last_ip, network), F.id.in_(used_from(network)))
+    return first if scope is AddressScope.FIRST else or_(first, F.id.in_(used_from(network)))
 
 
 def used_from(network: IpNetwork) -> Select[UUID | None]:

@@ -48,6 +48,11 @@ class Authentication:
         """As `authenticate`, but the session may be over already: logging out twice is no error."""
         return await self._check(token, dead_session=True)
 
+    async def lives(self, caller: Caller) -> bool:
+        """Whether a caller's session lives still: for what takes long."""
+        session = await self._rotations.find_liveness(caller.user_id, caller.session_id)
+        return session is not None and session.active
+
     async def _check(self, token: str | None, *, dead_session: bool) -> Caller:
         try:
             return await self._caller(token, dead_session=dead_session)

@@ -353,6 +353,19 @@ async def test_the_list(http: httpx2.AsyncClient, admin: Admin, name: str, event
     assert len(await sql.fetch(looks, admin.id)) == 2
 
 
+async def test_all_its_events_are_found_by_its_id(
+    http: httpx2.AsyncClient, services: Container, admin: Admin, name: str, clock: MovableClock
+) -> None:
+    """Also those of sessions that ended long after the request that ordered it."""
+    await make_people(services, name, 1, sessions=3)
+    started = await admin.start(http, filter={"username_prefix": name})
+    clock.advance(minutes=8)
+    await work_off(services, started["id"])
+    query = {"request_id": started["id"], "action": "session.ended"}
+    found = (await http.get("/admin/events", params=query, headers=admin.headers)).json()
+    assert len(found["items"]) == 3
+
+
 async def test_one_route_does_not_hide_another(app: FastAPI) -> None:
     """`revocations` is no session's id: its routes come before those of single sessions."""
     paths = [getattr(route, "path", "") for route in app.routes]
