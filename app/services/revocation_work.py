@@ -73,6 +73,8 @@ class Pace:
         factor = min(2.0, max(0.5, AIM / max(took, timedelta(milliseconds=1))))
         if ended * 2 > self.ends:
             self.ends = min(max(int(self.ends * factor), self.least), ENDS_MAXIMUM)
+            # Where most match, no more is looked at than ends soon.
+            self.look = max(min(self.look, 4 * self.ends), LOOK_MINIMUM)
         else:
             self.look = min(max(int(self.look * factor), LOOK_MINIMUM), LOOK_MAXIMUM)
 
