@@ -258,7 +258,7 @@ async def _resumed(revocation: UUID) -> UUID:
 
 
 async def _follow(services: "Container", revocation: UUID, told: Callable[[int, int], None]) -> Revocation:
-    from app.services.revocation_work import PAUSE_SECONDS, Step  # noqa: PLC0415 - as the services, only when needed
+    from app.services.revocation_work import Step  # noqa: PLC0415 - as the services, only when needed
 
     troubles = 0
     while True:
@@ -275,7 +275,10 @@ async def _follow(services: "Container", revocation: UUID, told: Callable[[int, 
                 raise
             await asyncio.sleep(1)
         else:
-            await asyncio.sleep(WATCH_SECONDS if step is Step.NOTHING else PAUSE_SECONDS)
+            if step is Step.NOTHING:
+                await asyncio.sleep(WATCH_SECONDS)
+            else:
+                await services.revocation_work.rest()
 
 
 def _show(revocation: Revocation, *, as_json: bool) -> None:

@@ -12,7 +12,6 @@ from app.container import Container
 from app.domain.errors import RotaError, Unavailable
 from app.domain.jobs import Done, Duty
 from app.observability.logs import describe_failure, get_logger
-from app.services.revocation_work import PAUSE_SECONDS as PAUSE_BETWEEN_BATCHES
 
 log = get_logger()
 
@@ -92,7 +91,7 @@ JOBS: Final = (
         entity="sessions to be ended in bulk",
         retention="none",
         reason="what an administrator ordered goes on, whoever was killed",
-        pause_seconds=PAUSE_BETWEEN_BATCHES,
+        pause_seconds=0,
     ),
     Job(
         "session retention",

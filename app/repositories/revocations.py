@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,8 +34,9 @@ class Work:
 
 
 class RevocationRepository:
-    def __init__(self, db: AsyncConnection) -> None:
+    def __init__(self, db: AsyncConnection, now: datetime | None) -> None:
         self._db = db
+        self._moment = func.coalesce(now, func.statement_timestamp())
 
     async def add(self, revocation: Revocation, order: Order, *, preview: bytes | None) -> bool:
         """Store a new one; false if one was started with this fingerprint before."""
@@ -122,17 +123,35 @@ class RevocationRepository:
         values = {"state": state, "finished_at": now, "started_at": func.coalesce(R.started_at, now), "filter": None}
         return _revocation((await self._db.execute(change.values(values).returning(*_COLUMNS))).one())
 
-    async def limit_statements(self, milliseconds: int) -> None:
+    async def bound_transaction(self, milliseconds: int) -> None:
         """For this transaction: no statement longer than that, and plans for the values at hand."""
-        await self._db.execute(text(f"SET LOCAL statement_timeout = {milliseconds:d}"))
-        await self._db.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+        await self._db.execute(select(*_bounds(milliseconds)))
 
-    async def commit_without_waiting(self) -> None:
+    async def begin_batch(self, milliseconds: int) -> datetime | None:
         """
-        Let this transaction's commit not wait for the disk. What a crash then takes away, it takes with the cursor that
-        moved in the same transaction, so it is done again; and whoever commits after it, waits for both.
+        Make this transaction a batch, in one round trip: `None` if another process is at one; else the time. As
+        `bound_transaction`, and its commit does not wait for the disk.
+
+        What a crash then takes away, it takes with the cursor that moved in the same transaction, so it is done again;
+        and whoever commits after it, a sealer for one, waits for both. What tells somebody that the work is over must
+        wait (`wait_for_disk`).
         """
-        await self._db.execute(text("SET LOCAL synchronous_commit = off"))
+        lock = func.pg_try_advisory_xact_lock(func.hashtext("rota job revocations"))
+        lazily = func.set_config("synchronous_commit", "off", True)
+        asked = select(lock.label("locked"), self._moment.label("now"), *_bounds(milliseconds), lazily)
+        row = (await self._db.execute(asked)).one()
+        return row.now if row.locked else None
+
+    async def wait_for_disk(self) -> None:
+        """Let this transaction's commit be final, and with it all before it."""
+        await self._db.execute(text("SET LOCAL synchronous_commit = on"))
+
+
+def _bounds(milliseconds: int) -> tuple[ColumnElement[str], ColumnElement[str]]:
+    return (
+        func.set_config("statement_timeout", str(milliseconds), True),
+        func.set_config("plan_cache_mode", "force_custom_plan", True),
+    )
 
 
 def _revocation(row: Any) -> Revocation:

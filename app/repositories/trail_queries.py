@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.event_filters import Bucket, EventFilter, IpNetwork, request_window
 from app.domain.events import Action, Outcome
 from app.domain.pages import Position
-from app.models import AuditEventRow, FamilyRow, UserRow
+from app.models import AuditEventRow, FamilyRow, SessionRevocationRow, UserRow
 from app.repositories.audit import EVENT_COLUMNS, StoredEvent
 
 COUNT_LIMIT: Final = 10_000
@@ -79,7 +79,7 @@ class TrailQueryRepository:
         return {row[0]: row[1] for row in rows}
 
     async def _narrow(self, wanted: EventFilter) -> EventFilter:
-        """A session is found through its user; a request through its time."""
+        """A session is found through its user; a request through its time, and that of the bulk end it ordered."""
         if wanted.family_id is not None:
             owner = select(FamilyRow.user_id, FamilyRow.created_at).where(FamilyRow.id == wanted.family_id)
             row = (await self._db.execute(owner)).one_or_none()
@@ -88,8 +88,17 @@ class TrailQueryRepository:
                 wanted = replace(wanted, subject_id=row.user_id, since=since)
         if wanted.request_id is not None and (window := request_window(wanted.request_id)) is not None:
             since = max(wanted.since or window[0], window[0])
-            wanted = replace(wanted, since=since, until=min(wanted.until or window[1], window[1]))
+            last = await self._find_last_time(wanted.request_id, window[1])
+            wanted = replace(wanted, since=since, until=min(wanted.until or last, last) if last else wanted.until)
         return wanted
+
+    async def _find_last_time(self, request_id: UUID, usual: datetime) -> datetime | None:
+        """When a request's last event can have happened. `None`: it ordered a bulk end that is not over."""
+        ordered = select(SessionRevocationRow.finished_at).where(SessionRevocationRow.id == request_id)
+        row = (await self._db.execute(ordered)).one_or_none()
+        if row is None:
+            return usual
+        return None if row.finished_at is None else max(usual, row.finished_at)
 
 
 def _branches(wanted: EventFilter) -> Iterator[list[ColumnElement[bool]]]:

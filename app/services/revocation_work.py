@@ -1,12 +1,11 @@
 """Bulk ends as they are done: batch by batch, by whichever process is at hand."""
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 from uuid import UUID
-
-from uuid_utils.compat import uuid7
 
 from app.domain.errors import TookTooLong
 from app.domain.events import NO_CLIENT, Action, Event
@@ -21,15 +20,20 @@ from app.services.revocations import actor_of, over_event
 
 log = get_logger()
 
-PAUSE_SECONDS: Final = 0.02  # between batches
-# A batch holds its rows for so long, and so long somebody's refresh waits for the disk behind it.
-AIM: Final = timedelta(milliseconds=100)
+# A million in 100 s. Left alone, a batch is done in some two thirds of the time that this gives it; in the rest,
+# refreshes have processor and disk for themselves.
+ENDS_PER_SECOND: Final = 10_000
+PAUSE_SECONDS: Final = 0.01  # between batches, at least
+# A batch holds its rows for so long, and so much WAL is to be flushed behind it by the next refresh.
+AIM: Final = timedelta(milliseconds=80)
 STATEMENT_MILLISECONDS: Final = 1000
+ENDS_MINIMUM: Final = 50
+ENDS_MAXIMUM: Final = 5_000
+LOOK_MINIMUM: Final = 500
+LOOK_MAXIMUM: Final = 50_000
 LISTED_MAXIMUM: Final = 10_000  # so many are found by the filter's own index, each batch anew
 LISTED_MILLISECONDS: Final = 300
 BEFORE_CUT: Final = timedelta(minutes=2)  # ids are made by hosts whose clocks differ from the database's by a second
-
-_JOB: Final = "revocations"
 
 
 class Step(Enum):
@@ -48,23 +52,37 @@ class Pace:
     Args:
         ends: Sessions that it ends at most.
         look: Live sessions that it looks at.
+        least: To so few `ends` a slow batch leads: smaller ones are mostly way to and fro. Fewer only if they must.
+        pause: Seconds to rest after it.
     """
 
     ends: int = 500
     look: int = 10_000
+    least: int = 400
+    pause: float = PAUSE_SECONDS
 
-    def learn(self, ended: int, took: timedelta) -> None:
-        """Grow or shrink towards `AIM`, at most by half or double."""
+    def learn(self, ended: int, took: timedelta, seconds: float) -> None:
+        """
+        Grow or shrink towards `AIM`, at most by half or double; and rest from what was done.
+
+        Args:
+            took: The statement, by the database's clock.
+            seconds: The batch, as seen from here.
+        """
+        self.pause = max(PAUSE_SECONDS, ended / ENDS_PER_SECOND - seconds)
         factor = min(2.0, max(0.5, AIM / max(took, timedelta(milliseconds=1))))
         if ended * 2 > self.ends:
-            self.ends = min(max(int(self.ends * factor), 50), 5_000)
+            self.ends = min(max(int(self.ends * factor), self.least), ENDS_MAXIMUM)
+            # Where most match, no more is looked at than ends soon.
+            self.look = max(min(self.look, 4 * self.ends), LOOK_MINIMUM)
         else:
-            self.look = min(max(int(self.look * factor), 500), 50_000)
+            self.look = min(max(int(self.look * factor), LOOK_MINIMUM), LOOK_MAXIMUM)
 
     def shrink(self) -> bool:
         """After a statement that took too long. False if it cannot be done in smaller parts."""
-        smallest = self.ends <= 50 and self.look <= 500  # noqa: PLR2004 - as above
-        self.ends, self.look = max(self.ends // 4, 50), max(self.look // 4, 500)
+        smallest = self.ends <= ENDS_MINIMUM and self.look <= LOOK_MINIMUM
+        self.ends, self.look = max(self.ends // 4, ENDS_MINIMUM), max(self.look // 4, LOOK_MINIMUM)
+        self.least = max(min(self.least, self.ends // 2), ENDS_MINIMUM)
         return not smallest
 
 
@@ -72,13 +90,22 @@ class RevocationWork:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pace = Pace()
+        self._at_work = False
 
     async def work(self) -> bool:
-        """One batch of the bulk end that has waited longest; whether there is more to do at once."""
-        async with self._database.begin() as db:
-            if not await db.revocations.has_open():
-                return False
-        return await self.advance() is not Step.NOTHING
+        """One batch of the bulk end that has waited longest, and a rest; whether there is more to do."""
+        if not self._at_work:
+            async with self._database.begin() as db:
+                if not await db.revocations.has_open():
+                    return False
+        self._at_work = await self.advance() is not Step.NOTHING
+        if self._at_work:
+            await self.rest()
+        return self._at_work
+
+    async def rest(self) -> None:
+        """Leave the database to others for a moment after a batch."""
+        await asyncio.sleep(self._pace.pause)
 
     async def advance(self, revocation_id: UUID | None = None) -> Step:
         """
@@ -104,14 +131,13 @@ class RevocationWork:
             return Step.WORKED
 
     async def _advance(self, revocation_id: UUID | None) -> Step:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         async with self._database.begin() as db:
-            if not await db.jobs.try_lock(_JOB):
+            now = await db.revocations.begin_batch(STATEMENT_MILLISECONDS)
+            found = await db.revocations.lock_next(revocation_id) if now is not None else None
+            if now is None or found is None:
                 return Step.NOTHING
-            found = await db.revocations.lock_next(revocation_id)
-            if found is None:
-                return Step.NOTHING
-            await db.revocations.limit_statements(STATEMENT_MILLISECONDS)
-            now = await db.now()
             target = Target(found.order, found.revocation.cut, found.revocation.spared, now)
             if found.revocation.state is RevocationState.QUEUED:
                 found = await self._prepare(db, found, target)
@@ -119,7 +145,7 @@ class RevocationWork:
             done = await self._end(db, found, stretch, target)
             step, finished = await self._write_down(db, found, stretch, done, now)
             await db.commit()
-        self._pace.learn(done.ended, done.took)
+        self._pace.learn(done.ended, done.took, clock() - began)
         if finished is not None:
             log.info(Action.REVOCATION_FINISHED, revocation=str(finished.id), ended=finished.ended)
         return step
@@ -157,7 +183,7 @@ class RevocationWork:
             reason=revocation.end_reason,
             actor=actor,
             request_id=revocation.id,
-            event_ids=[uuid7() for _ in range(self._pace.ends)],
+            limit=self._pace.ends,
         )
 
     async def _write_down(
@@ -180,7 +206,6 @@ class RevocationWork:
                 listed=work.listed,
                 settled=work.settled,
             )
-            await db.revocations.commit_without_waiting()
             return Step.WORKED, None
         late = None if work.settled else id_before(revocation.cut - BEFORE_CUT)
         again = _first(_first(work.again_from, done.left), late)
@@ -201,6 +226,7 @@ class RevocationWork:
             revocation, now, ended=done.ended, looked_at=stretch.looked_at, listed=work.listed, settled=True
         )
         finished = await db.revocations.finish(revocation, RevocationState.DONE, now)
+        await db.revocations.wait_for_disk()
         client = replace(NO_CLIENT, request_id=revocation.id)
         await db.audit.add(over_event(Action.REVOCATION_FINISHED, finished, actor_of(finished), client), at=now)
         return Step.FINISHED, finished

@@ -242,7 +242,7 @@ class Revocations:
         """Sessions, users, and whether that is all."""
         try:
             async with self._database.begin() as db:
-                await db.revocations.limit_statements(COUNT_MILLISECONDS)
+                await db.revocations.bound_transaction(COUNT_MILLISECONDS)
                 return *await db.bulk_ends.count(target), True
         except TookTooLong:
             return await self._count_in_parts(target)
@@ -259,7 +259,7 @@ class Revocations:
                 return sessions, users, False
             try:
                 async with self._database.begin() as db:
-                    await db.revocations.limit_statements(COUNT_MILLISECONDS)
+                    await db.revocations.bound_transaction(COUNT_MILLISECONDS)
                     more, people, after = await db.bulk_ends.count_users_after(target, after, look=look)
             except TookTooLong:
                 if look <= PART_MINIMUM:
@@ -273,7 +273,7 @@ class Revocations:
         """Some of them; of those that cannot be found in time, none."""
         try:
             async with self._database.begin() as db:
-                await db.revocations.limit_statements(COUNT_MILLISECONDS)
+                await db.revocations.bound_transaction(COUNT_MILLISECONDS)
                 return await db.bulk_ends.sample(target, few=few, limit=SAMPLE)
         except TookTooLong:
             return []

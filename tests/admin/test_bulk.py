@@ -73,6 +73,7 @@ async def test_look_then_end_exactly_that(
         [person.user.id for person in people],
     )
     assert len(ends) == len({event["family_id"] for event in ends}) == len({event["id"] for event in ends}) == 12
+    assert {event["id"].version for event in ends} == {7}
     for event in ends:
         assert (event["family_seq"], event["occurred_at"]) == (event["event_seq"], event["ended_at"])
         assert (event["actor_kind"], event["actor_id"], event["ended_by"]) == ("admin", admin.id, admin.id)
@@ -350,6 +351,19 @@ async def test_the_list(http: httpx2.AsyncClient, admin: Admin, name: str, event
         assert answer.status_code == 422, wrong
     looks = "SELECT detail FROM audit_events WHERE actor_id = $1 AND action = 'admin.queried'"
     assert len(await sql.fetch(looks, admin.id)) == 2
+
+
+async def test_all_its_events_are_found_by_its_id(
+    http: httpx2.AsyncClient, services: Container, admin: Admin, name: str, clock: MovableClock
+) -> None:
+    """Also those of sessions that ended long after the request that ordered it."""
+    await make_people(services, name, 1, sessions=3)
+    started = await admin.start(http, filter={"username_prefix": name})
+    clock.advance(minutes=8)
+    await work_off(services, started["id"])
+    query = {"request_id": started["id"], "action": "session.ended"}
+    found = (await http.get("/admin/events", params=query, headers=admin.headers)).json()
+    assert len(found["items"]) == 3
 
 
 async def test_one_route_does_not_hide_another(app: FastAPI) -> None:

@@ -57,6 +57,8 @@ async def test_two_processes_beside_refreshes_and_sign_ins(
             try:
                 issued = await engines[2].refresh.rotate(tokens[session], idempotency_key=None, client=client_at())
                 tokens[session] = issued.refresh_token
+            except Unavailable:  # a batch held the row for longer than a refresh waits
+                continue
             except RefreshTokenRejected:
                 return
 
@@ -120,17 +122,20 @@ async def test_a_row_that_somebody_holds_is_not_lost(
     """The others end without waiting for it; the work is over only when it has ended too."""
     services = make_services()
     await insert_sessions(sql, name, 60)
+    revocation = await order(services, SessionFilter(username_prefix=name))
+    services.revocation_work._pace.ends = services.revocation_work._pace.look = 7
+    await services.revocation_work.advance(revocation)
+    # Or the last look at sign-ins from before the cut would find it too.
+    assert await sql.fetchval("SELECT settled FROM session_revocations WHERE id = $1", revocation)
     whose = "SELECT id FROM users WHERE username_key LIKE $1 || '-%'"
     held = await sql.fetchval(f"SELECT id FROM families WHERE user_id IN ({whose}) ORDER BY id OFFSET 20 LIMIT 1", name)
     holder = await asyncpg.connect(owner_url)
     transaction = holder.transaction()
     await transaction.start()
     await holder.execute("UPDATE families SET last_ip = '192.0.2.1' WHERE id = $1", held)
-    revocation = await order(services, SessionFilter(username_prefix=name))
-    services.revocation_work._pace.ends = services.revocation_work._pace.look = 7
     for _ in range(40):
-        await services.revocation_work.advance(revocation)
         services.revocation_work._pace.ends = services.revocation_work._pace.look = 7
+        await services.revocation_work.advance(revocation)
     waiting = await services.revocations.follow(revocation)
     assert (waiting.state, waiting.ended) == ("running", 59)
     await transaction.commit()
