@@ -6,6 +6,7 @@ something that this test does not know, fails.
 """
 
 import asyncio
+import base64
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import httpx2
+import pytest
 import pytest_asyncio
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
@@ -25,6 +27,7 @@ from tests.conftest import PASSWORD, OwnDatabase, client_at, make_settings
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 OUTSIDERS = ("no token", "garbage", "tampered token", "refresh token", "basic", "of an ended session", "lost the role")
+STREAM_SECONDS = 3
 PEOPLE = {"user": Role.USER, "auditor": Role.AUDITOR, "admin": Role.ADMIN}
 
 # Who is let in, of those with a session. Programs have credentials of their own, and people's tokens are none.
@@ -35,6 +38,9 @@ LET_IN: dict[str, set[str]] = {
     Access.ADMIN: {"admin"},
 }
 PROGRAMS = {access.value for access in Access} - set(LET_IN)
+# What API clients can be allowed, where there are API clients; and how one comes in.
+SCOPES = ["introspect", "revoke", "revocations", "authz", "sessions"]
+MAKES_CLIENTS = ("POST", "/admin/clients")
 # Open to anybody, and yet an answer of 401: what is presented in the body is the credential.
 CREDENTIAL_IN_BODY = {("POST", "/logout")}
 # Unsafe methods under /admin that auditors may use, each with its reason.
@@ -78,13 +84,36 @@ class World:
                 pair = await self.pair("admin")
                 await self.services.sessions.log_out_with_refresh_token(pair.refresh_token, client=client_at())
                 return {"Authorization": f"Bearer {pair.access_token}"}
+            case "program" | "program without scopes":
+                return {"Authorization": self.names[caller]}
             case "lost the role":
                 return {"Authorization": f"Bearer {self.names['lost token']}"}
         return {"Authorization": f"Bearer {await self.token(caller)}"}
 
-    async def ask(self, method: str, path: str, caller: str) -> httpx2.Response:
-        async with asyncio.timeout(20):
-            return await self.http.request(method, path, headers=await self.headers(caller))
+    async def ask(self, method: str, path: str, caller: str) -> int:
+        """The status. A stream that goes on and on has let the caller in."""
+        headers = await self.headers(caller)
+        try:
+            async with asyncio.timeout(STREAM_SECONDS if caller == "program" else 60):
+                return (await self.http.request(method, path, headers=headers)).status_code
+        except TimeoutError:
+            assert caller == "program", path
+            return 200
+
+    async def make_programs(self, headers: dict[str, str]) -> None:
+        """One that may do everything that a client can, and one that may do nothing."""
+        if MAKES_CLIENTS not in {(method, route.path) for method, route in routes_of(self.app)}:
+            return
+        for kind, scopes in (("program", SCOPES), ("program without scopes", [])):
+            body = {"name": kind, "scopes": scopes}
+            made = await self.http.post(MAKES_CLIENTS[1], json=body, headers=headers)
+            assert made.status_code == 201, made.text
+            pair = f"{made.json()['client_id']}:{made.json()['client_secret']}"
+            self.names[kind] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    @property
+    def programs(self) -> list[str]:
+        return [kind for kind in ("program", "program without scopes") if kind in self.names]
 
 
 @pytest_asyncio.fixture
@@ -101,6 +130,7 @@ async def world(own: OwnDatabase) -> AsyncIterator[World]:
         admin = {"Authorization": f"Bearer {await made.token('admin')}"}
         demoted = await http.patch(f"/admin/users/{lost.id}", json={"role": "user"}, headers=admin)
         assert demoted.status_code == 200
+        await made.make_programs(admin)
         yield made
     await app.state.container.close()
 
@@ -117,7 +147,7 @@ def access_of(route: APIRoute) -> str:
 
 
 def filled(path: str, value: Callable[[str], UUID] = lambda _: uuid4()) -> str:
-    return re.sub(r"{(\w+)}", lambda found: str(value(found.group(1))), path)
+    return re.sub(r"{(\w+)(?::\w+)?}", lambda found: str(value(found.group(1))), path)
 
 
 async def findings(world: World, only: Callable[[APIRoute], bool] = lambda _: True) -> list[str]:
@@ -130,8 +160,8 @@ async def findings(world: World, only: Callable[[APIRoute], bool] = lambda _: Tr
         if access not in LET_IN and access not in PROGRAMS:
             found.append(f"{method} {route.path} states {access}, which is nobody")
             continue
-        for caller in (*OUTSIDERS, *PEOPLE):
-            status = (await world.ask(method, filled(route.path), caller)).status_code
+        for caller in (*OUTSIDERS, *PEOPLE, *world.programs):
+            status = await world.ask(method, filled(route.path), caller)
             if not _as_stated(access, caller, status, body=(method, route.path) in CREDENTIAL_IN_BODY):
                 found.append(f"{method} {route.path} ({access}) answers {status} to {caller}")
     return found
@@ -140,11 +170,11 @@ async def findings(world: World, only: Callable[[APIRoute], bool] = lambda _: Tr
 def _as_stated(access: str, caller: str, status: int, *, body: bool) -> bool:
     if status >= 500:
         return False
-    if access in PROGRAMS:
-        return status in {401, 403}
     if access == Access.ANYONE:
         return body or status not in {401, 403}
-    if caller in OUTSIDERS:
+    if access in PROGRAMS:  # without scopes they may still speak of their own tokens
+        return caller == "program without scopes" or (status not in {401, 403}) == (caller == "program")
+    if caller not in PEOPLE:
         return status == 401
     return status not in {401, 403} if caller in LET_IN[access] else status == 403
 
@@ -195,7 +225,7 @@ async def test_foreign_ids_answer_as_missing_ones(world: World) -> None:
     known = {"session_id": theirs.session_id}
     tried = 0
     for method, route in routes_of(world.app):
-        names = re.findall(r"{(\w+)}", route.path)
+        names = re.findall(r"{(\w+)(?::\w+)?}", route.path)
         if access_of(route) != Access.SIGNED_IN or not names:
             continue
         assert set(names) <= set(known), f"{route.path}: say here whose id that can be"
@@ -239,3 +269,15 @@ async def test_a_lost_role_is_lost_on_the_next_request(world: World) -> None:
     promoted = await world.http.patch(f"/admin/users/{auditor.id}", json={"role": "auditor"}, headers=admin)
     assert promoted.json()["sessions_ended"] == 1
     assert (await world.http.get("/admin/users", headers=after)).status_code == 401, "more is not had by it either"
+
+
+@pytest.mark.parametrize("extreme", [UUID(int=0), UUID(int=2**128 - 1), UUID("ffffffff-ffff-7fff-bfff-ffffffffffff")])
+async def test_ids_that_nothing_has(world: World, extreme: UUID) -> None:
+    """An id says a time, and may say one that no calendar has: it is missing like any other, on every route."""
+    for method, route in routes_of(world.app):
+        if "{" in route.path and access_of(route) not in PROGRAMS:
+            headers = await world.headers("admin")
+            answer = await world.http.request(method, filled(route.path, lambda _: extreme), headers=headers)
+            assert answer.status_code < 500, (method, route.path)
+    found = await world.http.get("/admin/events", params={"request_id": str(extreme)}, headers=headers)
+    assert (found.status_code, found.json()["items"]) == (200, [])
