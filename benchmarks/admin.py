@@ -296,7 +296,7 @@ async def queries(big_url: str, big: DataSet, small_url: str, small: DataSet, dr
 
 
 def measure_export(url: str) -> dict[str, float]:
-    """All sessions as CSV: by `rota sessions export`, whose memory is measured whole; over HTTP, what the server grew."""
+    """All sessions as CSV: by `rota sessions export`, whose memory counts whole; over HTTP, what the server grew."""
     settings = {"ROTA_DATABASE_URL": url, "ROTA_SECRETS": rig.SECRET}
     words = [sys.executable, "-c", "from app.cli import main; main()", "sessions", "export", "--format", "csv"]
     with subprocess.Popen(
