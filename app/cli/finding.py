@@ -39,7 +39,8 @@ OfRole = Annotated[Role | None, typer.Option(help="The role at sign-in")]
 Ip = Annotated[Text, typer.Option(help="Address or network (203.0.113.0/24) of the sign-in")]
 Scope = Annotated[AddressScope, typer.Option(help="any: whatever the session was ever used from, by the trail")]
 Device = Annotated[Text, typer.Option(help="As shown, such as iPhone")]
-Named = Annotated[Text, typer.Option(help="With or without its version: Chrome, or 'Chrome 131'")]
+Browser = Annotated[Text, typer.Option(help="With or without its version: Chrome, or 'Chrome 131'")]
+System = Annotated[Text, typer.Option("--os", help="With or without its version: iOS, or 'iOS 17'")]
 Moment = Annotated[Text, typer.Option(help="ISO 8601, UTC unless it says otherwise; inclusive")]
 Reason = Annotated[EndReason | None, typer.Option(help="Why it ended")]
 EndedBy = Annotated[Text, typer.Option(help="Who ended it: id or username")]
@@ -59,8 +60,8 @@ def list_sessions(
     ip: Ip = None,
     ip_scope: Scope = AddressScope.FIRST,
     device: Device = None,
-    browser: Named = None,
-    os: Named = None,
+    browser: Browser = None,
+    os: System = None,
     created_from: Moment = None,
     created_to: Moment = None,
     last_used_from: Moment = None,
@@ -167,8 +168,8 @@ def export(
     ip: Ip = None,
     ip_scope: Scope = AddressScope.FIRST,
     device: Device = None,
-    browser: Named = None,
-    os: Named = None,
+    browser: Browser = None,
+    os: System = None,
     created_from: Moment = None,
     created_to: Moment = None,
     last_used_from: Moment = None,
