@@ -18,7 +18,9 @@ from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
+from app.services.api_clients import ApiClients
 from app.services.authentication import Authentication
+from app.services.client_authentication import ClientAuthentication
 from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.guard import Guard
@@ -53,6 +55,8 @@ class Container:
     signing_keys: SigningKeys
     revocation: Revocation
     authentication: Authentication
+    client_authentication: ClientAuthentication
+    api_clients: ApiClients
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
@@ -107,6 +111,7 @@ class Container:
         )
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
+        client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
         return cls(
             settings=settings,
             clock=clock,
@@ -114,6 +119,8 @@ class Container:
             maintenance=maintenance,
             hasher=hasher,
             signing_keys=signing_keys,
+            client_authentication=client_authentication,
+            api_clients=ApiClients(database, keyring, client_authentication),
             revocation=revocation,
             authentication=Authentication(access_tokens, rotations, clock, revocation),
             sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.clock import Clock
 from app.domain.errors import RotaError, TookTooLong, Unavailable
+from app.repositories.api_clients import ApiClientRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
@@ -120,6 +121,7 @@ class UnitOfWork:
     partitions: PartitionRepository
     erasures: ErasureRepository
     reconciliations: ReconciliationRepository
+    api_clients: ApiClientRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[EndListener] = ()) -> None:
         self._db = connection
@@ -159,6 +161,7 @@ class UnitOfWork:
         self.partitions = PartitionRepository(self._db)
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
+        self.api_clients = ApiClientRepository(self._db)
         return self
 
     async def __aexit__(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from jose import jws
@@ -25,17 +25,20 @@ from app.domain.canonical_json import parse_strict
 from app.domain.errors import AccessTokenRejected
 from app.domain.families import Grant
 from app.domain.users import Role
-from app.security.signing_keys import ALGORITHM, SigningKeys
+from app.security.signing_keys import ALGORITHM, SigningKey, SigningKeys
+from app.security.verified_tokens import VerifiedTokens
+
+T = TypeVar("T")
 
 TYPE: Final = "at+jwt"
 TOKEN_BYTES_MAXIMUM: Final = 8192
-VERIFIED_MAXIMUM: Final = 16_384  # tokens in use at a time whose check is spared; some 1 KB each
 ISSUED_AHEAD: Final = timedelta(seconds=60)  # a failover may bring a database clock that is a little behind
 
 _SEGMENT: Final = r"[A-Za-z0-9_-]+"
 # 64 bytes of signature leave four spare bits in their 86th character; zero, or one token had sixteen spellings.
 _SHAPE: Final = re.compile(rf"({_SEGMENT})\.{_SEGMENT}\.[A-Za-z0-9_-]{{85}}[AQgw]", re.ASCII)
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_OF_A_SESSION: Final = frozenset({"sid", "roles", "auth_time"})
 _TIME_MAXIMUM: Final = 253_402_300_799  # the year 9999
 
 
@@ -51,6 +54,8 @@ class AccessClaims:
     valid_from: datetime  # the later of `iat` and, which we do not issue, `nbf`
     expires_at: datetime
     authenticated_at: datetime
+    id: str
+    issued_at: datetime
 
     def check_time(self, now: datetime) -> None:
         """
@@ -59,35 +64,27 @@ class AccessClaims:
         Raises:
             AccessTokenRejected: expired, or not valid yet.
         """
-        if now >= self.expires_at:
-            raise AccessTokenRejected(why="expired")
-        if self.valid_from > now + ISSUED_AHEAD:
-            raise AccessTokenRejected(why="not valid yet")
+        _check_time(self.valid_from, self.expires_at, now)
 
 
-class VerifiedTokens:
-    """
-    Tokens whose signature was right, by the digest of all their bytes: checking it again would find the same.
+@dataclass(frozen=True, slots=True)
+class ClientClaims:
+    """What an access token says that a client got for itself: of nobody's session, with nobody's role."""
 
-    Nothing that can change is kept: times and the session's life are checked at each use. Only what we signed gets in,
-    so noise cannot push anything out; bounded by two generations, of which the older one goes as a whole.
-    """
+    client_id: str
+    scope: str
+    id: str
+    valid_from: datetime
+    issued_at: datetime
+    expires_at: datetime
 
-    def __init__(self, size: int = VERIFIED_MAXIMUM) -> None:
-        self._half = size // 2
-        self._newer: dict[bytes, tuple[str, AccessClaims]] = {}
-        self._older: dict[bytes, tuple[str, AccessClaims]] = {}
+    @property
+    def client_scopes(self) -> frozenset[str]:
+        return frozenset(self.scope.split())
 
-    def find(self, digest: bytes) -> tuple[str, AccessClaims] | None:
-        found = self._newer.get(digest)
-        if found is None and (found := self._older.get(digest)) is not None:
-            self.add(digest, found)
-        return found
-
-    def add(self, digest: bytes, found: tuple[str, AccessClaims]) -> None:
-        if len(self._newer) >= self._half:
-            self._newer, self._older = {}, self._newer
-        self._newer[digest] = found
+    def check_time(self, now: datetime) -> None:
+        """As `AccessClaims.check_time`."""
+        _check_time(self.valid_from, self.expires_at, now)
 
 
 class AccessTokens:
@@ -105,7 +102,7 @@ class AccessTokens:
         self._audience = audience
         self._lifetime = lifetime
         self._new_id = new_id
-        self._verified = VerifiedTokens()
+        self._verified: VerifiedTokens[tuple[str, AccessClaims]] = VerifiedTokens()
 
     def issue(self, grant: Grant) -> tuple[str, int]:
         """
@@ -129,8 +126,28 @@ class AccessTokens:
             "auth_time": int(grant.authenticated_at.timestamp()),
             "roles": [grant.role.value],
         }
-        signed = f"{_header(key.kid)}.{_base64url(_ENCODER.encode(claims).encode())}"
-        return f"{signed}.{_base64url(key.private.sign(signed.encode()))}", expires - issued
+        return _sign(key, claims), expires - issued
+
+    def issue_for_client(self, client_id: str, scope: str, now: datetime) -> tuple[str, int]:
+        """
+        The token of a client itself, and its lifetime in whole seconds.
+
+        It has no `sid` and no `roles`, and `sub` is the client (RFC 9068 section 2.2, RFC 6749 section 4.4): `verify`
+        refuses it, so it never passes as a person's.
+        """
+        issued = int(now.timestamp())
+        expires = int((now + self._lifetime).timestamp())
+        claims = {
+            "iss": self._issuer,
+            "sub": client_id,
+            "aud": self._audience,
+            "exp": expires,
+            "iat": issued,
+            "jti": str(self._new_id()),
+            "client_id": client_id,
+            "scope": scope,
+        }
+        return _sign(self._keys.current(now), claims), expires - issued
 
     def verify(self, token: str, now: datetime) -> AccessClaims:
         """
@@ -149,27 +166,54 @@ class AccessTokens:
         # The key may have left the published ones since.
         if found is not None and self._keys.find(found[0], now) is not None:
             return found[1]
-        kid, claims = self._verify(token, now)
-        self._verified.add(digest, (kid, claims))
-        return claims
+        verified = self._verify(token, now, self._read)
+        self._verified.add(digest, verified)
+        return verified[1]
 
-    def _verify(self, token: str, now: datetime) -> tuple[str, AccessClaims]:
-        shape = _SHAPE.fullmatch(token)
+    def verify_client(self, token: str, now: datetime) -> ClientClaims:
+        """
+        As `verify`, for a token of a client itself: one of a person's session is refused here.
+
+        Raises:
+            AccessTokenRejected: whatever is wrong.
+        """
+        return self._verify(token, now, self._read_client)[1]
+
+    def _verify(self, token: str, now: datetime, read: Callable[[object], T]) -> tuple[str, T]:
+        shape = _SHAPE.fullmatch(token) if len(token) <= TOKEN_BYTES_MAXIMUM else None
         if shape is None:
             raise AccessTokenRejected(why="not a compact JWS")
         key = self._keys.find(_key_id(shape.group(1)), now)
         if key is None:
             raise AccessTokenRejected(why="unknown key")
         try:
-            return key.kid, self._read(parse_strict(jws.verify(token, key.public, [ALGORITHM])))
+            return key.kid, read(parse_strict(jws.verify(token, key.public, [ALGORITHM])))
         except (JOSEError, KeyError, ValueError, TypeError) as refused:
             raise AccessTokenRejected(why=f"claims: {type(refused).__name__}") from None
 
-    def _read(self, claims: object) -> AccessClaims:
+    def _ours(self, claims: object) -> dict[str, Any]:
         if not isinstance(claims, dict) or not _text(claims["jti"]):
             raise TypeError("claims")
         if claims["aud"] != self._audience or claims["iss"] != self._issuer:
             raise ValueError("audience or issuer")
+        return claims
+
+    def _read_client(self, given: object) -> ClientClaims:
+        claims = self._ours(given)
+        client_id = _text(claims["client_id"])
+        if claims["sub"] != client_id or not client_id or claims.keys() & _OF_A_SESSION:
+            raise ValueError("not of a client itself")
+        return ClientClaims(
+            client_id=client_id,
+            scope=_text(claims["scope"]),
+            id=_text(claims["jti"]),
+            valid_from=max(_time(claims["iat"]), _time(claims.get("nbf", 0))),
+            issued_at=_time(claims["iat"]),
+            expires_at=_time(claims["exp"]),
+        )
+
+    def _read(self, given: object) -> AccessClaims:
+        claims = self._ours(given)
         (role,) = claims["roles"]
         return AccessClaims(
             user_id=UUID(_text(claims["sub"])),
@@ -180,7 +224,21 @@ class AccessTokens:
             valid_from=max(_time(claims["iat"]), _time(claims.get("nbf", 0))),
             expires_at=_time(claims["exp"]),
             authenticated_at=_time(claims["auth_time"]),
+            id=_text(claims["jti"]),
+            issued_at=_time(claims["iat"]),
         )
+
+
+def _check_time(valid_from: datetime, expires_at: datetime, now: datetime) -> None:
+    if now >= expires_at:
+        raise AccessTokenRejected(why="expired")
+    if valid_from > now + ISSUED_AHEAD:
+        raise AccessTokenRejected(why="not valid yet")
+
+
+def _sign(key: SigningKey, claims: dict[str, object]) -> str:
+    signed = f"{_header(key.kid)}.{_base64url(_ENCODER.encode(claims).encode())}"
+    return f"{signed}.{_base64url(key.private.sign(signed.encode()))}"
 
 
 @lru_cache(maxsize=16)

@@ -51,6 +51,15 @@ class Authentication:
             AccessTokenRejected: whatever is wrong with it.
             Unavailable: the view is stale and the database cannot be asked; nothing is assumed of the session then.
         """
+        return _caller(await self.examine(token))
+
+    async def examine(self, token: str | None) -> AccessClaims:
+        """
+        As `authenticate`, and answers all that the token says.
+
+        Raises:
+            AccessTokenRejected, Unavailable: as `authenticate`.
+        """
         try:
             claims = self._verify(token)
             now = self._revocation.now()
@@ -64,7 +73,7 @@ class Authentication:
     async def identify(self, token: str | None) -> Caller:
         """As `authenticate`, but always asks, and the session may be over: logging out twice is no error."""
         try:
-            return await self._look(self._verify(token), dead_session=True)
+            return _caller(await self._look(self._verify(token), dead_session=True))
         except AccessTokenRejected as refused:
             log.info("access.refused", why=refused.why)
             raise
@@ -74,21 +83,21 @@ class Authentication:
             raise AccessTokenRejected(why="no token")
         return self._access_tokens.verify(token, self._clock.on_host())
 
-    def _look_in_view(self, claims: AccessClaims, now: datetime) -> Caller:
+    def _look_in_view(self, claims: AccessClaims, now: datetime) -> AccessClaims:
         # The session's own limits need no look: no token outlives them. And of an unknown session we signed none.
         claims.check_time(now)
         if self._revocation.has_ended(claims.session_id):
             raise AccessTokenRejected(why="session over")
-        return _caller(claims)
+        return claims
 
-    async def _look(self, claims: AccessClaims, *, dead_session: bool) -> Caller:
+    async def _look(self, claims: AccessClaims, *, dead_session: bool) -> AccessClaims:
         session = await self._rotations.find_liveness(claims.user_id, claims.session_id)
         if session is None:
             raise AccessTokenRejected(why="unknown session")
         claims.check_time(session.now)
         if not session.active and not dead_session:
             raise AccessTokenRejected(why="session over")
-        return _caller(claims)
+        return claims
 
 
 def _caller(claims: AccessClaims) -> Caller:
