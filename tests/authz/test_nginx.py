@@ -107,8 +107,10 @@ async def front(database_url: str) -> AsyncIterator[Front]:
         writer.close()
 
     service = await asyncio.start_server(serve, "127.0.0.1", 0)
-    words = {"ROTA_SECRETS": SECRET}
-    with rig.rota(database_url, seals=False, **words) as rota_port, nginx(rota_port, _port(service)) as port:
+    with (
+        rig.rota(database_url, seals=False, ROTA_SECRETS=SECRET) as rota_port,
+        nginx(rota_port, _port(service)) as port,
+    ):
         yield Front(port, heard)
     service.close()
     await service.wait_closed()

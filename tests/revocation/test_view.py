@@ -15,7 +15,7 @@ from app.domain.events import SYSTEM
 from app.domain.families import EndReason, Grant
 from app.domain.users import Role
 from app.jobs.following import following_ends
-from app.repositories.ends import Horizon
+from app.repositories.ends import EndRepository, EndsPage, Horizon
 from app.services import revocation
 from app.services.tokens import IssuedTokens
 from tests.conftest import PASSWORD, MakePerson, MakeServices, MovableClock, Person, client_at
@@ -344,15 +344,63 @@ async def test_a_lost_notification_does_not_matter(
 
 async def test_transaction_ids_that_went_back(make_services: MakeServices, make_person: MakePerson) -> None:
     """A cursor that is ahead of the database, as after a restore, is noticed and everything is loaded anew."""
-    services = make_services()
+    services = make_services(revocation_staleness_seconds=60)
     person = await make_person(make_services())
-    async with following(services):
-        services.revocation._seen = Horizon.at(2**40)
-        issued = await person.sign_in()
+    issued = await person.sign_in()
+    async with loaded(services):
         await _end_one(person, issued)
-        await until(lambda: services.revocation.has_ended(issued.session_id))
-        seen = services.revocation._seen
-        assert seen is None or seen.next < 2**40
+        services.revocation._seen = Horizon.at(2**40)
+        assert not services.revocation.has_ended(issued.session_id)
+        async with following_ends(services):
+            await until(lambda: services.revocation.has_ended(issued.session_id))
+
+
+async def test_another_run_of_the_server(make_services: MakeServices, make_person: MakePerson) -> None:
+    """After a restart or failover ids may have gone back and passed the cursor again: everything is loaded anew."""
+    services = make_services(revocation_staleness_seconds=60)
+    person = await make_person(make_services())
+    issued = await person.sign_in()
+    async with loaded(services):
+        await _end_one(person, issued)
+        async with services.database.begin() as db:
+            services.revocation._seen = (await db.ends.list_after(Horizon.at(0), limit=1)).horizon
+        services.revocation._incarnation = "another"
+        async with following_ends(services):
+            await until(lambda: services.revocation.has_ended(issued.session_id))
+
+
+async def test_a_commit_between_two_pages(
+    make_services: MakeServices,
+    make_person: MakePerson,
+    owner_url: str,
+    sql: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What began before the first page's ends and commits before the second is read is found by the next read."""
+    monkeypatch.setattr(revocation, "PAGE", 7)
+    services = make_services(revocation_staleness_seconds=60)
+    person = await make_person(services)
+    sessions = await copies(sql, (await person.sign_in()).session_id, 20)
+    holder = await asyncpg.connect(owner_url)
+    list_after = EndRepository.list_after
+    async with loaded(services):
+        held = holder.transaction()
+        await held.start()
+        await holder.execute(END, sessions[0])
+        for session in sessions[1:]:
+            await sql.execute(END, session)
+
+        async def commits_after_the_first(self: EndRepository, *given: Any, **more: Any) -> EndsPage:
+            page = await list_after(self, *given, **more)
+            if more["after"] is None and page.ends:
+                monkeypatch.setattr(EndRepository, "list_after", list_after)
+                await held.commit()
+            return page
+
+        monkeypatch.setattr(EndRepository, "list_after", commits_after_the_first)
+        async with following_ends(services):
+            await until(lambda: all(map(services.revocation.has_ended, sessions)))
+    await holder.close()
 
 
 @pytest.mark.parametrize("round_", range(5))
