@@ -199,9 +199,6 @@ async def test_each_reader_takes_its_own_kind_only(
     """By the claims, before anything is looked up."""
     known = await make_client(scopes=["sessions"])
     tokens = container.client_authentication._access_tokens
-    if kind == "person":
-        token, read = (await vouch(known, somebody))["access_token"], tokens.verify_client
-    else:
-        token, read = await of_client(http, known), tokens.verify
+    token = (await vouch(known, somebody))["access_token"] if kind == "person" else await of_client(http, known)
     with pytest.raises(AccessTokenRejected):
-        read(token, clock.on_host())
+        (tokens.verify_client if kind == "person" else tokens.verify)(token, clock.on_host())
