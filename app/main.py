@@ -11,6 +11,7 @@ from app import __version__
 from app.api import (
     admin_clients,
     admin_events,
+    authz,
     health,
     keys,
     me,
@@ -29,14 +30,16 @@ from app.observability.logs import configure_logs
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
 
+# Those asked most come first: routes are tried in turn.
 SURFACE: Final = (
     tokens,
+    authz,
+    oauth,
     sessions,
     me,
     admin_events,
     admin_clients,
     vouched_sessions,
-    oauth,
     keys,
     health,
 )
