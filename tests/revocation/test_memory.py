@@ -45,7 +45,7 @@ def test_the_same_end_twice_is_one() -> None:
 
 
 def test_a_hundred_thousand_ends_take_little() -> None:
-    """Some hundred bytes each; and forgetting gives it back in bounded steps."""
+    """Some hundred bytes each beside the list; and forgetting gives it back in bounded steps."""
     ids, ended = [uuid7() for _ in range(100_000)], EndedSessions()
     tracemalloc.start()
     for number, session in enumerate(ids):
