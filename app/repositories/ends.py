@@ -149,7 +149,7 @@ class EndRepository:
         return str(row.started)
 
     async def _page(self, statement: str, arguments: tuple[Any, ...]) -> EndsPage:
-        rows = (await self._db.exec_driver_sql(statement, arguments)).all()
+        rows: Any = (await self._db.exec_driver_sql(statement, arguments)).all()
         ends = [
             End(user_id, family_id, ended_at, EndReason(reason), int(xact))
             for _, _, user_id, family_id, ended_at, reason, xact in rows  # by place: a million may come
