@@ -15,6 +15,7 @@ from app.api import (
     admin_sessions,
     admin_stats,
     admin_users,
+    authz,
     health,
     keys,
     me,
@@ -35,8 +36,11 @@ from app.observability.logs import configure_logs
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
 
+# Those asked most come first: routes are tried in turn.
 SURFACE: Final = (
     tokens,
+    authz,
+    oauth,
     passwords,
     sessions,
     me,
@@ -48,7 +52,6 @@ SURFACE: Final = (
     session_exports,
     admin_sessions,  # last of its prefix: an id may stand where the others have a word
     admin_clients,
-    oauth,
     keys,
     health,
 )
