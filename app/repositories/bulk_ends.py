@@ -38,7 +38,7 @@ from app.domain.session_filters import AddressScope
 from app.models import AuditEventRow, FamilyRow
 from app.models.base import Xid8
 from app.repositories.audit import QUERY_CANCELED
-from app.repositories.families import FAMILY_COLUMNS, read_family
+from app.repositories.families import FAMILY_COLUMNS, NoteEnded, read_family
 from app.repositories.session_queries import USES, conditions, of_network
 
 F = FamilyRow
@@ -129,8 +129,10 @@ class EndedStretch:
 
 
 class BulkEndRepository:
-    def __init__(self, db: AsyncConnection, now: datetime | None) -> None:
+    def __init__(self, db: AsyncConnection, now: datetime | None, note_ended: NoteEnded) -> None:
+        """`now` and `note_ended` as those of `FamilyRepository`."""
         self._db = db
+        self._note_ended = note_ended
         self._moment = func.coalesce(now, func.clock_timestamp())
 
     async def count(self, target: Target) -> tuple[int, int]:
@@ -252,8 +254,16 @@ class BulkEndRepository:
         logged = _log(ended, reason=reason, actor=actor, request_id=request_id)
         last = select(locked.c.id).order_by(locked.c.id.desc()).limit(1).scalar_subquery()
         took = func.clock_timestamp() - func.statement_timestamp()
-        told = select(func.count().label("ended"), last.label("last"), took.label("took")).select_from(logged)
+        which_ended = select(func.array_agg(ended.c.id)).scalar_subquery()
+        told = select(
+            func.count().label("ended"),
+            last.label("last"),
+            took.label("took"),
+            which_ended.label("ids"),
+            func.clock_timestamp().label("at"),
+        ).select_from(logged)
         row = (await self._db.execute(told)).one()
+        self._note_ended((session, row.at) for session in row.ids or ())
         left = select(F.id).where(*which).order_by(F.id).limit(1)
         return EndedStretch(row.ended, row.last, (await self._db.execute(left)).scalar_one_or_none(), row.took)
 

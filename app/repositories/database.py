@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import func, select
@@ -21,7 +22,7 @@ from app.repositories.audit import AuditRepository
 from app.repositories.bulk_ends import BulkEndRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
-from app.repositories.families import EndedFamily, FamilyRepository
+from app.repositories.families import FamilyRepository, NoteEnded
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
@@ -60,19 +61,16 @@ _CANCELED: Final = "SQLSTATE 57014"  # by a statement's deadline
 _NO_PARTITION: Final = "no partition of relation"  # the trail cannot be written, so the change must not happen
 
 
-EndListener = Callable[[Sequence[EndedFamily]], None]
-
-
 class Database:
     """The pool and the clock. Built once a process."""
 
     def __init__(self, engine: AsyncEngine, clock: Clock, *, hot_connections: int) -> None:
         self._engine = engine
         self._lane = Lane(engine, hot_connections)
-        self._end_listeners: list[EndListener] = []
+        self._end_listeners: list[NoteEnded] = []
         self.clock = clock
 
-    def on_ended(self, listener: EndListener) -> None:
+    def on_ended(self, listener: NoteEnded) -> None:
         """
         Have the ends of each unit of work told as soon as they are committed, before anybody is answered.
 
@@ -139,11 +137,11 @@ class UnitOfWork:
     stats_checks: StatCheckRepository
     api_clients: ApiClientRepository
 
-    def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[EndListener] = ()) -> None:
+    def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
         self._db = connection
         self._clock = clock
         self._end_listeners = end_listeners
-        self._ended: list[EndedFamily] = []
+        self._ended: list[tuple[UUID, datetime]] = []
 
     async def now(self) -> datetime:
         """The database's time at this statement. Ask after a lock was won, not before the wait for it."""
@@ -151,8 +149,8 @@ class UnitOfWork:
         result: datetime = (await self._db.execute(select(moment))).scalar_one()
         return result
 
-    def note_ended(self, ended: Sequence[EndedFamily]) -> None:
-        """Sessions that end if this commits. The repository of families says so itself; so must any other."""
+    def note_ended(self, ended: Iterable[tuple[UUID, datetime]]) -> None:
+        """Sessions that end if this commits. Those repositories that end any say so themselves."""
         self._ended += ended
 
     async def commit(self) -> None:
@@ -182,7 +180,7 @@ class UnitOfWork:
         self.revocations = RevocationRepository(self._db, self._clock.for_database())
         self.session_lists = SessionListRepository(self._db)
         self.session_events = SessionEventRepository(self._db)
-        self.bulk_ends = BulkEndRepository(self._db, self._clock.for_database())
+        self.bulk_ends = BulkEndRepository(self._db, self._clock.for_database(), self.note_ended)
         self.stats = StatRepository(self._db)
         self.stats_checks = StatCheckRepository(self._db)
         self.api_clients = ApiClientRepository(self._db)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -28,6 +28,8 @@ _ENDED = (
 _HOST_CLOCK = timedelta(days=1)  # by which the clock that made an id may have been ahead of the database's
 REMOVE_ENDED: Final = "SELECT families_remove_ended($1::uuid[], $2::uuid[], $3::timestamptz)"
 
+NoteEnded = Callable[[Iterable[tuple[UUID, datetime]]], None]  # sessions by id, and when they ended
+
 
 @dataclass(frozen=True, slots=True)
 class EndedFamily:
@@ -49,9 +51,7 @@ class EndedFamily:
 class FamilyRepository:
     """Reads and guarded writes of `families`. Spending a token is not here: see `rotations.py`."""
 
-    def __init__(
-        self, db: AsyncConnection, now: datetime | None, note_ended: Callable[[Sequence[EndedFamily]], None]
-    ) -> None:
+    def __init__(self, db: AsyncConnection, now: datetime | None, note_ended: NoteEnded) -> None:
         """
         Without `now`, the time of an end is the database's at the moment its row was won.
 
@@ -244,7 +244,7 @@ class FamilyRepository:
         }
         rows = await self._db.execute(change.values(values).returning(*_ENDED))
         ended = [EndedFamily(**{**row._asdict(), "end_reason": EndReason(row.end_reason)}) for row in rows]
-        self._note_ended(ended)
+        self._note_ended((family.id, family.ended_at) for family in ended)
         return ended
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -13,7 +13,6 @@ from app.domain.errors import Unavailable
 from app.observability.logs import describe_failure, get_logger
 from app.repositories.doorbell import Doorbell
 from app.repositories.ends import EndRepository, EndsPage, Horizon
-from app.repositories.families import EndedFamily
 
 log = get_logger()
 
@@ -67,10 +66,10 @@ class Revocation:
         """Whether a session is known to be over. Only of use right after `now` has answered."""
         return session_id in self._ended
 
-    def note(self, ended: Sequence[EndedFamily]) -> None:
+    def note(self, ended: Iterable[tuple[UUID, datetime]]) -> None:
         """What this process has just committed."""
-        for family in ended:
-            self._ended.add(family.id, family.ended_at)
+        for session_id, ended_at in ended:
+            self._ended.add(session_id, ended_at)
         self._pulse()
 
     async def close(self) -> None:
