@@ -53,6 +53,8 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.UserNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotSealed: Answer(HTTPStatus.CONFLICT),
+    errors.FeedCursorGone: Answer(HTTPStatus.GONE),
+    errors.TooManyStreams: Answer(HTTPStatus.TOO_MANY_REQUESTS),
     # Never an OAuth error: clients throw their tokens away on invalid_grant.
     errors.Unavailable: Answer(HTTPStatus.SERVICE_UNAVAILABLE),
 }
@@ -150,7 +152,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         # RFC 6750 section 3.1 has no word for wrong credentials; a bare challenge is what remains.
         named = f', error="{answer.oauth}"' if answer.oauth == "invalid_token" else ""
         headers["WWW-Authenticate"] = f'Bearer realm="rota"{named}'
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.TooManyStreams):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings

@@ -25,6 +25,7 @@ from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
+from app.repositories.revocations import RevocationRepository
 from app.repositories.seals import SealRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
@@ -99,6 +100,7 @@ class UnitOfWork:
     users: UserRepository
     families: FamilyRepository
     ends: EndRepository
+    revocations: RevocationRepository
     refusals: RefusalRepository
     audit: AuditRepository
     jobs: JobRepository
@@ -128,6 +130,7 @@ class UnitOfWork:
         self.users = UserRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database())
         self.ends = EndRepository(self._db, self._clock.for_database())
+        self.revocations = RevocationRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)
