@@ -1,6 +1,7 @@
 """Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +10,7 @@ from uuid_utils.compat import uuid7
 from app.domain.checkpoints import Malformed
 from app.domain.clock import Clock
 from app.repositories.database import Database
+from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, OWNER, make_engine
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
@@ -16,7 +18,9 @@ from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
+from app.services.api_clients import ApiClients
 from app.services.authentication import Authentication
+from app.services.client_authentication import ClientAuthentication
 from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.guard import Guard
@@ -28,6 +32,7 @@ from app.services.publishing import Publishing
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
+from app.services.revocation import Revocation
 from app.services.sealing import Sealing
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
@@ -48,7 +53,10 @@ class Container:
     maintenance: Database  # acts as the maintenance role; without a URL of its own, by the server's login
     hasher: PasswordHasher
     signing_keys: SigningKeys
+    revocation: Revocation
     authentication: Authentication
+    client_authentication: ClientAuthentication
+    api_clients: ApiClients
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
@@ -89,6 +97,7 @@ class Container:
         maintenance = Database(
             make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
         )
+        revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
         hasher = PasswordHasher()
@@ -102,6 +111,7 @@ class Container:
         )
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
+        client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
         return cls(
             settings=settings,
             clock=clock,
@@ -109,7 +119,10 @@ class Container:
             maintenance=maintenance,
             hasher=hasher,
             signing_keys=signing_keys,
-            authentication=Authentication(access_tokens, rotations, clock),
+            client_authentication=client_authentication,
+            api_clients=ApiClients(database, keyring, client_authentication),
+            revocation=revocation,
+            authentication=Authentication(access_tokens, rotations, clock, revocation),
             sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),
             refresh=Refresh(database, rotations, pairs, lifetimes),
             sessions=Sessions(database, pairs),
@@ -131,6 +144,21 @@ class Container:
         self.hasher.close()
         await self.database.close()
         await self.maintenance.close()
+        await self.revocation.close()
+
+
+def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revocation:
+    """The view of ended sessions, which is told at once what any of this process's databases ends."""
+    engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-ends")
+    revocation = Revocation(
+        Doorbell(engine, clock),
+        clock,
+        staleness=timedelta(seconds=settings.revocation_staleness_seconds),
+        strict=settings.revocation_mode == "strict",
+    )
+    for database in databases:
+        database.on_ended(revocation.note)
+    return revocation
 
 
 def _publishing(settings: Settings, database: Database) -> Publishing | None:

@@ -12,6 +12,7 @@ from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
+from app.jobs.following import following_ends
 from app.jobs.schedule import running_jobs
 from app.observability.logs import configure_logs
 from app.services.devices import load_rules
@@ -34,7 +35,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
-        async with running_jobs(container):
+        async with running_jobs(container), following_ends(container):
             yield
         await container.lifecycle.stopped()
         await warming

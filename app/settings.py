@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.domain.checkpoints import is_origin
+from app.domain.ended_sessions import ACCESS_SECONDS_MAXIMUM
 from app.domain.families import Lifetimes
 
 PREFIX: Final = "ROTA_"
@@ -41,12 +42,14 @@ class Settings(BaseSettings):
     secrets: SecretStr = SecretStr("")
     issuer: Annotated[str, Field(min_length=1, max_length=200)] = "http://127.0.0.1:8000"
     audience: Annotated[str, Field(min_length=1, max_length=200)] = "rota"
-    access_token_seconds: Annotated[int, Field(ge=1, le=900)] = 900
+    access_token_seconds: Annotated[int, Field(ge=1, le=ACCESS_SECONDS_MAXIMUM)] = ACCESS_SECONDS_MAXIMUM
     refresh_idle_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 604_800
     session_max_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 2_592_000
     refresh_grace_seconds: Annotated[int, Field(ge=0, le=60)] = 10
     refresh_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = 3_600
     max_sessions_per_user: Annotated[int, Field(ge=0, le=10_000)] = 25
+    revocation_mode: Literal["view", "strict"] = "view"
+    revocation_staleness_seconds: Annotated[int, Field(ge=1, le=60)] = 2
     registration: Literal["closed", "open"] = "closed"
     maintenance_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""

@@ -33,6 +33,7 @@ class Access(StrEnum):
     SIGNED_IN = "signed in"
     AUDITOR = "auditor"  # and administrators
     ADMIN = "administrator"
+    CLIENT = "API client"  # with the scope that the route's guard names
 
 
 def stated(access: Access, body: type[Body] | None = None, *kinds: Kind, required: bool = True) -> dict[str, Any]:

@@ -161,3 +161,60 @@ class TooManyStreams(RotaError):
     code = "too_many_streams"
     message = "This client has too many open streams; close some, or try again later."
     retry_after_seconds: ClassVar[int] = 5
+
+
+class ClientRejected(RotaError):
+    """Unknown client, wrong or expired secret, disabled, or none named: one answer for all (RFC 6749 section 5.2)."""
+
+    code = "invalid_client"
+    message = "The client could not be authenticated."
+
+
+class ClientNotPermitted(NotPermitted):
+    """The client is known and has not the scope that this needs (RFC 6750 section 3.1)."""
+
+    code = "insufficient_scope"
+    message = "The client has not the scope that this needs."
+
+
+class GrantNotPermitted(RotaError):
+    """The client is known and may not use this grant type."""
+
+    code = "unauthorized_client"
+    message = "The client may not use this grant type."
+
+
+class TokenOfAnotherClient(RotaError):
+    """Genuine, and not this client's to end."""
+
+    code = "token_of_another_client"
+    message = "The token was issued to another client."
+
+
+class UnsupportedTokenType(RotaError):
+    """A token that ends by itself only (RFC 7009 section 2.2.1)."""
+
+    code = "unsupported_token_type"
+    message = "Tokens of clients themselves cannot be revoked: they expire, or the client is disabled."
+
+
+class ClientNotFound(RotaError):
+    code = "client_not_found"
+    message = "There is no such client."
+
+
+class ClientIdTaken(RotaError):
+    code = "client_id_taken"
+    message = "Another client has this client_id."
+
+
+class ClientHasNoSecrets(RotaError):
+    """A public client, which has none ever."""
+
+    code = "client_is_public"
+    message = "A public client has no secrets."
+
+
+class UserDisabled(RotaError):
+    code = "user_disabled"
+    message = "The user is disabled."

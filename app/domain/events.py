@@ -33,6 +33,13 @@ class Action(StrEnum):
     REFRESH_REFUSED = "refresh.refused"
     REFRESH_FORGED = "refresh.forged"
     REFRESH_REUSED = "refresh.reused"
+    REFRESH_MISDIRECTED = "refresh.misdirected"
+    CLIENT_CREATED = "client.created"
+    CLIENT_SECRET_ROTATED = "client.secret_rotated"  # noqa: S105 - an action, not a secret
+    CLIENT_SECRET_REVOKED = "client.secret_revoked"  # noqa: S105 - likewise
+    CLIENT_DISABLED = "client.disabled"
+    CLIENT_ENABLED = "client.enabled"
+    CLIENT_VIEWED = "client.viewed"
     SUBJECT_ERASED = "subject.erased"
     AUDIT_QUERIED = "audit.queried"
     AUDIT_EXPORTED = "audit.exported"

@@ -21,6 +21,10 @@ _SUMMED: Final = {
     "count": Member(Kind.INTEGER, "in a sum: how many more there were in that minute", required=False),
     "minute": Member(Kind.STRING, "in a sum: which minute", required=False),
 }
+_CLIENT: Final = {
+    "client": Member(Kind.STRING, "the client's id in the table"),
+    "client_id": Member(Kind.STRING, "its name"),
+}
 _REPLAY: Final = frozenset({"grace", "idempotency_key"})
 
 
@@ -46,6 +50,7 @@ REASONS: Final[Mapping[str, str]] = {
     "grace": "within the seconds in which the token just spent may come again",
     "idempotency_key": "with the Idempotency-Key of the rotation",
     "unknown_session": "a genuine token of a session that is not in the database: it has lost something",
+    "wrong_client": "the session was opened through another client",
     "wrong_proof": "the token's tag was right, its proof was not",
     "unsealed": "events wait too long for their seal; the detail names who holds them up",
     "miscounted": "between two places of the sealed order there are more or fewer events than were sealed",
@@ -138,6 +143,49 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         live_generation=Member(Kind.INTEGER, "the generation that was live"),
         rotation_event=Member(Kind.STRING, "the event of whoever spent it, if it was found", nullable=True),
+    ),
+    Action.REFRESH_MISDIRECTED: Definition(
+        "A genuine token came through another client than its own. It was refused, the session lives on. Summed like "
+        "`refresh.refused`.",
+        Level.WARNING,
+        Outcome.FAILURE,
+        frozenset({"wrong_client", ROLLED_UP}),
+        session=True,
+        detail=_SUMMED,
+    ),
+    Action.CLIENT_CREATED: Definition(
+        "An API client was made.",
+        Level.NOTICE,
+        detail={
+            **_CLIENT,
+            "first_party": Member(Kind.BOOLEAN, "whether it is ours"),
+            "grants": Member(Kind.STRINGS, "what it may ask the token endpoint for"),
+            "public": Member(Kind.BOOLEAN, "whether it is without a secret"),
+            "scopes": Member(Kind.STRINGS, "what it may do at Rota"),
+            "session_scopes": Member(Kind.STRINGS, "what its sessions may be granted"),
+        },
+    ),
+    Action.CLIENT_SECRET_ROTATED: Definition(
+        "A client got a new secret.",
+        Level.NOTICE,
+        detail={
+            **_CLIENT,
+            "former_until": Member(Kind.STRING, "until when the former one works; null: until revoked", nullable=True),
+        },
+    ),
+    Action.CLIENT_SECRET_REVOKED: Definition(
+        "A client's secret was revoked.",
+        Level.NOTICE,
+        detail={**_CLIENT, "which": Member(Kind.STRING, "current or former")},
+    ),
+    Action.CLIENT_DISABLED: Definition("A client was shut out.", Level.NOTICE, detail=_CLIENT),
+    Action.CLIENT_ENABLED: Definition("A disabled client may come again.", Level.NOTICE, detail=_CLIENT),
+    Action.CLIENT_VIEWED: Definition(
+        "Somebody looked at the API clients.",
+        detail={
+            "client": Member(Kind.STRING, "which one; null: the list", nullable=True),
+            "count": Member(Kind.INTEGER, "how many they saw"),
+        },
     ),
     Action.SUBJECT_ERASED: Definition(
         "A person's data was removed; commitments stand in its place.",

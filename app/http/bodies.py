@@ -77,6 +77,29 @@ async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:
         raise BodyInvalid(validation_findings(invalid.errors())) from None
 
 
+def is_form(request: Request) -> bool:
+    """Whether the body says that it is a form."""
+    given = request.headers.getlist("content-type")
+    return len(given) == 1 and given[0].partition(";")[0].strip().lower() == Kind.FORM
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """
+    The fields of a form, each of which stands once; those without a value are left out (RFC 6749 section 3.2).
+
+    May be asked twice: a guard reads who the client is, the route reads the rest.
+
+    Raises:
+        As `read_body`.
+    """
+    known: dict[str, str] | None = getattr(request.state, "form", None)
+    if known is None:
+        raw = await _read(request)
+        _kind(request, (Kind.FORM,))
+        known = request.state.form = _form(raw)
+    return known
+
+
 def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -> dict[str, Any]:
     """`openapi_extra` of a route that reads its body with `body_of`."""
     schema = model.model_json_schema()

@@ -51,6 +51,15 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.NotPermitted: Answer(HTTPStatus.FORBIDDEN),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.UserNotFound: Answer(HTTPStatus.NOT_FOUND),
+    errors.ClientRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_client", challenge=True),
+    errors.ClientNotPermitted: Answer(HTTPStatus.FORBIDDEN, "insufficient_scope"),
+    errors.GrantNotPermitted: Answer(HTTPStatus.BAD_REQUEST, "unauthorized_client"),
+    errors.TokenOfAnotherClient: Answer(HTTPStatus.BAD_REQUEST, "invalid_grant"),
+    errors.UnsupportedTokenType: Answer(HTTPStatus.BAD_REQUEST, "unsupported_token_type"),
+    errors.ClientNotFound: Answer(HTTPStatus.NOT_FOUND),
+    errors.ClientIdTaken: Answer(HTTPStatus.CONFLICT),
+    errors.ClientHasNoSecrets: Answer(HTTPStatus.CONFLICT),
+    errors.UserDisabled: Answer(HTTPStatus.CONFLICT),
     errors.EventNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotSealed: Answer(HTTPStatus.CONFLICT),
     errors.FeedCursorGone: Answer(HTTPStatus.GONE),
@@ -151,7 +160,8 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
     if answer.challenge:
         # RFC 6750 section 3.1 has no word for wrong credentials; a bare challenge is what remains.
         named = f', error="{answer.oauth}"' if answer.oauth == "invalid_token" else ""
-        headers["WWW-Authenticate"] = f'Bearer realm="rota"{named}'
+        scheme = "Basic" if isinstance(error, errors.ClientRejected) else "Bearer"
+        headers["WWW-Authenticate"] = f'{scheme} realm="rota"{named}'
     if isinstance(error, errors.Unavailable | errors.TooManyStreams):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):

@@ -1,5 +1,6 @@
 """Tables, one aggregate a file, a reason on each index."""
 
+from app.models.api_clients import ApiClientRow
 from app.models.audit_events import AuditEventRow
 from app.models.audit_logs import AuditBatchRow, AuditCheckpointRow, AuditLogRow, AuditSaltRow, AuditTileRow
 from app.models.base import Base
@@ -9,6 +10,7 @@ from app.models.refusals import LoginFailureRow, RefusalRow
 from app.models.users import UserRow
 
 __all__ = [
+    "ApiClientRow",
     "AuditBatchRow",
     "AuditCheckpointRow",
     "AuditEventRow",

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from sqlalchemy import DateTime, LargeBinary, MetaData, SmallInteger, Text, Uuid
-from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.dialects.postgresql import ARRAY, INET
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import UserDefinedType
@@ -36,6 +36,7 @@ Bytes = Annotated[bytes, mapped_column(LargeBinary)]
 Small = Annotated[int, mapped_column(SmallInteger)]
 Address = Annotated[str, mapped_column(INET)]
 Xid = Annotated[int, mapped_column(Xid8)]
+TextList = Annotated[list[str], mapped_column(ARRAY(Text))]
 
 
 class Base(DeclarativeBase):
@@ -46,3 +47,9 @@ def one_of(column: str, values: type) -> str:
     """The text of a CHECK that closes a list."""
     listed = ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
     return f"{column} IN ({listed})"
+
+
+def subset_of(column: str, values: type) -> str:
+    """The same for a column that holds a list."""
+    listed = ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
+    return f"{column} <@ ARRAY[{listed}]::text[]"

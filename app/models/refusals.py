@@ -9,7 +9,7 @@ class RefusalRow(Base):
 
     __tablename__ = "refusals"
     __table_args__ = (
-        CheckConstraint("action IN ('refresh.refused', 'refresh.forged')", name="action"),
+        CheckConstraint("action IN ('refresh.refused', 'refresh.forged', 'refresh.misdirected')", name="action"),
         CheckConstraint("count > 0", name="count"),
     )
 

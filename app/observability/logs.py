@@ -13,7 +13,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET_NAME: Final = re.compile(r"password|token|secret|authorization|cookie|seed|proof", re.IGNORECASE)
-_SECRET_TEXT: Final = re.compile(r"rota_rt_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
+_SECRET_TEXT: Final = re.compile(r"rota_(?:rt|cs)_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
 _ENCODER: Final = json.JSONEncoder(default=repr, separators=(",", ":"))  # built once: json.dumps builds one a call
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     for name, value in line.items():
         if _is_secret(name):
             line[name] = "[redacted]"
-        elif isinstance(value, str) and ("rota_rt_" in value or "eyJ" in value):
+        elif isinstance(value, str) and ("rota_" in value or "eyJ" in value):
             line[name] = _SECRET_TEXT.sub("[redacted]", value)
     return line
 

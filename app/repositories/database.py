@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
@@ -16,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.clock import Clock
 from app.domain.errors import RotaError, TookTooLong, Unavailable
+from app.repositories.api_clients import ApiClientRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
-from app.repositories.families import FamilyRepository
+from app.repositories.families import EndedFamily, FamilyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
@@ -52,13 +53,25 @@ _CANCELED: Final = "SQLSTATE 57014"  # by a statement's deadline
 _NO_PARTITION: Final = "no partition of relation"  # the trail cannot be written, so the change must not happen
 
 
+EndListener = Callable[[Sequence[EndedFamily]], None]
+
+
 class Database:
     """The pool and the clock. Built once a process."""
 
     def __init__(self, engine: AsyncEngine, clock: Clock, *, hot_connections: int) -> None:
         self._engine = engine
         self._lane = Lane(engine, hot_connections)
+        self._end_listeners: list[EndListener] = []
         self.clock = clock
+
+    def on_ended(self, listener: EndListener) -> None:
+        """
+        Have the ends of each unit of work told as soon as they are committed, before anybody is answered.
+
+        Whether they were is unknown when the answer to a commit was lost; then nothing is told, and nobody answered.
+        """
+        self._end_listeners.append(listener)
 
     def begin(self) -> "UnitOfWork":
         """
@@ -66,7 +79,7 @@ class Database:
 
         Leaving without a commit rolls back. Operational errors leave as `Unavailable`.
         """
-        return UnitOfWork(self._engine.connect(), self.clock)
+        return UnitOfWork(self._engine.connect(), self.clock, self._end_listeners)
 
     async def fetch_one(self, statement: str, *arguments: object) -> Any:
         """
@@ -75,12 +88,12 @@ class Database:
         Raises:
             Unavailable: operational trouble; whether the statement took effect is unknown if the answer was lost.
         """
-        with _operational():
+        with operational():
             return await self._lane.fetch_one(statement, arguments)
 
     async def detach(self, partition: Partition) -> None:
         """Take a partition off the trail, which no transaction may do. As the owner."""
-        with _operational():
+        with operational():
             async with self._engine.connect() as db:
                 await db.execution_options(isolation_level="AUTOCOMMIT")
                 await PartitionRepository(db).detach(partition)
@@ -110,10 +123,13 @@ class UnitOfWork:
     partitions: PartitionRepository
     erasures: ErasureRepository
     reconciliations: ReconciliationRepository
+    api_clients: ApiClientRepository
 
-    def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
+    def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[EndListener] = ()) -> None:
         self._db = connection
         self._clock = clock
+        self._end_listeners = end_listeners
+        self._ended: list[EndedFamily] = []
 
     async def now(self) -> datetime:
         """The database's time at this statement. Ask after a lock was won, not before the wait for it."""
@@ -121,15 +137,23 @@ class UnitOfWork:
         result: datetime = (await self._db.execute(select(moment))).scalar_one()
         return result
 
+    def note_ended(self, ended: Sequence[EndedFamily]) -> None:
+        """Sessions that end if this commits. The repository of families says so itself; so must any other."""
+        self._ended += ended
+
     async def commit(self) -> None:
         await self._db.commit()
+        ended, self._ended = self._ended, []
+        if ended:
+            for listener in self._end_listeners:
+                listener(ended)
 
     async def __aenter__(self) -> Self:
-        with _operational():
+        with operational():
             await self._db.start()
         self.users = UserRepository(self._db)
-        self.families = FamilyRepository(self._db, self._clock.for_database())
-        self.ends = EndRepository(self._db, self._clock.for_database())
+        self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
+        self.ends = EndRepository(self._db, self._clock)
         self.revocations = RevocationRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
@@ -140,6 +164,7 @@ class UnitOfWork:
         self.partitions = PartitionRepository(self._db)
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
+        self.api_clients = ApiClientRepository(self._db)
         return self
 
     async def __aexit__(
@@ -157,7 +182,7 @@ class UnitOfWork:
         clean = False
         try:
             if error is None or isinstance(error, RotaError):
-                with _operational():
+                with operational():
                     await self._db.rollback()
                 clean = True
         finally:
@@ -169,7 +194,8 @@ class UnitOfWork:
 
 
 @contextmanager
-def _operational() -> Iterator[None]:
+def operational() -> Iterator[None]:
+    """Turn trouble that passes into `Unavailable`."""
     try:
         yield
     except RotaError:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.clock import Clock
 from app.domain.errors import Unavailable
 from app.domain.families import EndReason
 
@@ -52,6 +53,8 @@ SELECT pg_current_snapshot()::text AS snapshot, coalesce($1, statement_timestamp
      ORDER BY ended_at, id LIMIT $5
   ) AS ended ON true
 """
+
+_INCARNATION: Final = "SELECT pg_postmaster_start_time()::text AS started, pg_is_in_recovery() AS standby"
 
 _FIRST: Final = UUID(int=0)
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -110,9 +113,9 @@ class EndsPage:
 class EndRepository:
     """Reads only. The statements are SQL: the type xid8, row comparisons and the snapshot must be read."""
 
-    def __init__(self, db: AsyncConnection, now: datetime | None) -> None:
+    def __init__(self, db: AsyncConnection, clock: Clock) -> None:
         self._db = db
-        self._now = now
+        self._clock = clock
 
     async def list_after(self, seen: Horizon, *, after: End | None = None, limit: int) -> EndsPage:
         """
@@ -123,12 +126,12 @@ class EndRepository:
         """
         place = (str(after.xact), after.id) if after else ("0", _FIRST)
         running = [str(xact) for xact in seen.running]
-        return await self._page(_AFTER, (running, str(seen.next), *place, limit, self._now))
+        return await self._page(_AFTER, (running, str(seen.next), *place, limit, self._clock.for_database()))
 
     async def list_recent(self, within: timedelta, *, after: End | None = None, limit: int) -> EndsPage:
         """Ends of the last while, oldest first."""
         place = (after.ended_at, after.id) if after else (_LONG_AGO, _FIRST)
-        return await self._page(_RECENT, (self._now, within, *place, limit))
+        return await self._page(_RECENT, (self._clock.for_database(), within, *place, limit))
 
     async def get_incarnation(self) -> str:
         """
@@ -137,11 +140,11 @@ class EndRepository:
         Raises:
             Unavailable: a standby; it may lag behind, and its snapshots do not name what runs on the primary.
         """
-        found = await self._db.exec_driver_sql("SELECT pg_postmaster_start_time()::text, pg_is_in_recovery()")
-        started, standby = found.one()
-        if standby:
+        found = await self._db.exec_driver_sql(_INCARNATION)
+        row: Any = found.one()
+        if row.standby:
             raise Unavailable(why="the database is a standby")
-        return str(started)
+        return str(row.started)
 
     async def _page(self, statement: str, arguments: tuple[Any, ...]) -> EndsPage:
         rows = (await self._db.exec_driver_sql(statement, arguments)).all()

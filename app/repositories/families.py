@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,9 +46,17 @@ class EndedFamily:
 class FamilyRepository:
     """Reads and guarded writes of `families`. Spending a token is not here: see `rotations.py`."""
 
-    def __init__(self, db: AsyncConnection, now: datetime | None) -> None:
-        """Without `now`, the time of an end is the database's at the moment its row was won."""
+    def __init__(
+        self, db: AsyncConnection, now: datetime | None, note_ended: Callable[[Sequence[EndedFamily]], None]
+    ) -> None:
+        """
+        Without `now`, the time of an end is the database's at the moment its row was won.
+
+        Args:
+            note_ended: Told of each end, so that it can be told on when it is committed.
+        """
         self._db = db
+        self._note_ended = note_ended
         # Unlike the statement's own time, this one is read again when the statement had to wait for the row: an end
         # is never dated before the refresh that it came after.
         self._moment = func.coalesce(now, func.clock_timestamp())
@@ -204,7 +212,9 @@ class FamilyRepository:
             "event_seq": FamilyRow.event_seq + 1,
         }
         rows = await self._db.execute(change.values(values).returning(*_ENDED))
-        return [EndedFamily(**{**row._asdict(), "end_reason": EndReason(row.end_reason)}) for row in rows]
+        ended = [EndedFamily(**{**row._asdict(), "end_reason": EndReason(row.end_reason)}) for row in rows]
+        self._note_ended(ended)
+        return ended
 
 
 _GRANT = (

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from jose import jws
@@ -24,7 +24,9 @@ from app.domain.canonical_json import parse_strict
 from app.domain.errors import AccessTokenRejected
 from app.domain.families import Grant
 from app.domain.users import Role
-from app.security.signing_keys import ALGORITHM, SigningKeys
+from app.security.signing_keys import ALGORITHM, SigningKey, SigningKeys
+
+T = TypeVar("T")
 
 TYPE: Final = "at+jwt"
 TOKEN_BYTES_MAXIMUM: Final = 8192
@@ -34,6 +36,7 @@ _SEGMENT: Final = r"[A-Za-z0-9_-]+"
 # 64 bytes of signature leave four spare bits in their 86th character; zero, or one token had sixteen spellings.
 _SHAPE: Final = re.compile(rf"({_SEGMENT})\.{_SEGMENT}\.[A-Za-z0-9_-]{{85}}[AQgw]", re.ASCII)
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_OF_A_SESSION: Final = frozenset({"sid", "roles", "auth_time"})
 _TIME_MAXIMUM: Final = 253_402_300_799  # the year 9999
 
 
@@ -49,6 +52,8 @@ class AccessClaims:
     valid_from: datetime  # the later of `iat` and, which we do not issue, `nbf`
     expires_at: datetime
     authenticated_at: datetime
+    id: str
+    issued_at: datetime
 
     def check_time(self, now: datetime) -> None:
         """
@@ -57,10 +62,27 @@ class AccessClaims:
         Raises:
             AccessTokenRejected: expired, or not valid yet.
         """
-        if now >= self.expires_at:
-            raise AccessTokenRejected(why="expired")
-        if self.valid_from > now + ISSUED_AHEAD:
-            raise AccessTokenRejected(why="not valid yet")
+        _check_time(self.valid_from, self.expires_at, now)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientClaims:
+    """What an access token says that a client got for itself: of nobody's session, with nobody's role."""
+
+    client_id: str
+    scope: str
+    id: str
+    valid_from: datetime
+    issued_at: datetime
+    expires_at: datetime
+
+    @property
+    def client_scopes(self) -> frozenset[str]:
+        return frozenset(self.scope.split())
+
+    def check_time(self, now: datetime) -> None:
+        """As `AccessClaims.check_time`."""
+        _check_time(self.valid_from, self.expires_at, now)
 
 
 class AccessTokens:
@@ -80,9 +102,13 @@ class AccessTokens:
         self._new_id = new_id
 
     def issue(self, grant: Grant) -> tuple[str, int]:
-        """The token, and its lifetime in whole seconds. It never outlives the session (RFC 9068 section 2.2)."""
+        """
+        The token, and its lifetime in whole seconds.
+
+        It outlives neither limit of its session (RFC 9068 section 2.2), so whoever verifies it need not know them.
+        """
         issued = int(grant.now.timestamp())
-        expires = int(min(grant.now + self._lifetime, grant.expires_at).timestamp())
+        expires = int(min(grant.now + self._lifetime, grant.idle_expires_at, grant.expires_at).timestamp())
         key = self._keys.current(grant.now)
         claims = {
             "iss": self._issuer,
@@ -97,8 +123,28 @@ class AccessTokens:
             "auth_time": int(grant.authenticated_at.timestamp()),
             "roles": [grant.role.value],
         }
-        signed = f"{_header(key.kid)}.{_base64url(_ENCODER.encode(claims).encode())}"
-        return f"{signed}.{_base64url(key.private.sign(signed.encode()))}", expires - issued
+        return _sign(key, claims), expires - issued
+
+    def issue_for_client(self, client_id: str, scope: str, now: datetime) -> tuple[str, int]:
+        """
+        The token of a client itself, and its lifetime in whole seconds.
+
+        It has no `sid` and no `roles`, and `sub` is the client (RFC 9068 section 2.2, RFC 6749 section 4.4): `verify`
+        refuses it, so it never passes as a person's.
+        """
+        issued = int(now.timestamp())
+        expires = int((now + self._lifetime).timestamp())
+        claims = {
+            "iss": self._issuer,
+            "sub": client_id,
+            "aud": self._audience,
+            "exp": expires,
+            "iat": issued,
+            "jti": str(self._new_id()),
+            "client_id": client_id,
+            "scope": scope,
+        }
+        return _sign(self._keys.current(now), claims), expires - issued
 
     def verify(self, token: str, now: datetime) -> AccessClaims:
         """
@@ -110,6 +156,18 @@ class AccessTokens:
             AccessTokenRejected: whatever is wrong; `why` is for the log.
         Source: RFC 9068 section 4, RFC 8725 section 3.
         """
+        return self._verify(token, now, self._read)
+
+    def verify_client(self, token: str, now: datetime) -> ClientClaims:
+        """
+        As `verify`, for a token of a client itself: one of a person's session is refused here.
+
+        Raises:
+            AccessTokenRejected: whatever is wrong.
+        """
+        return self._verify(token, now, self._read_client)
+
+    def _verify(self, token: str, now: datetime, read: Callable[[object], T]) -> T:
         shape = _SHAPE.fullmatch(token) if len(token) <= TOKEN_BYTES_MAXIMUM else None
         if shape is None:
             raise AccessTokenRejected(why="not a compact JWS")
@@ -117,15 +175,33 @@ class AccessTokens:
         if key is None:
             raise AccessTokenRejected(why="unknown key")
         try:
-            return self._read(parse_strict(jws.verify(token, key.public, [ALGORITHM])))
+            return read(parse_strict(jws.verify(token, key.public, [ALGORITHM])))
         except (JOSEError, KeyError, ValueError, TypeError) as refused:
             raise AccessTokenRejected(why=f"claims: {type(refused).__name__}") from None
 
-    def _read(self, claims: object) -> AccessClaims:
+    def _ours(self, claims: object) -> dict[str, Any]:
         if not isinstance(claims, dict) or not _text(claims["jti"]):
             raise TypeError("claims")
         if claims["aud"] != self._audience or claims["iss"] != self._issuer:
             raise ValueError("audience or issuer")
+        return claims
+
+    def _read_client(self, given: object) -> ClientClaims:
+        claims = self._ours(given)
+        client_id = _text(claims["client_id"])
+        if claims["sub"] != client_id or not client_id or claims.keys() & _OF_A_SESSION:
+            raise ValueError("not of a client itself")
+        return ClientClaims(
+            client_id=client_id,
+            scope=_text(claims["scope"]),
+            id=_text(claims["jti"]),
+            valid_from=max(_time(claims["iat"]), _time(claims.get("nbf", 0))),
+            issued_at=_time(claims["iat"]),
+            expires_at=_time(claims["exp"]),
+        )
+
+    def _read(self, given: object) -> AccessClaims:
+        claims = self._ours(given)
         (role,) = claims["roles"]
         return AccessClaims(
             user_id=UUID(_text(claims["sub"])),
@@ -136,7 +212,21 @@ class AccessTokens:
             valid_from=max(_time(claims["iat"]), _time(claims.get("nbf", 0))),
             expires_at=_time(claims["exp"]),
             authenticated_at=_time(claims["auth_time"]),
+            id=_text(claims["jti"]),
+            issued_at=_time(claims["iat"]),
         )
+
+
+def _check_time(valid_from: datetime, expires_at: datetime, now: datetime) -> None:
+    if now >= expires_at:
+        raise AccessTokenRejected(why="expired")
+    if valid_from > now + ISSUED_AHEAD:
+        raise AccessTokenRejected(why="not valid yet")
+
+
+def _sign(key: SigningKey, claims: dict[str, object]) -> str:
+    signed = f"{_header(key.kid)}.{_base64url(_ENCODER.encode(claims).encode())}"
+    return f"{signed}.{_base64url(key.private.sign(signed.encode()))}"
 
 
 @lru_cache(maxsize=16)

@@ -8,6 +8,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from app.domain.api_clients import SecretHash
 from app.domain.refresh_token import TokenKeys
 
 _KEY_BYTES: Final = 32
@@ -45,6 +46,7 @@ class Keyring:
         self._attempt = {key_id: derive(secret, "attempt") for key_id, secret in zip(ids, secrets, strict=True)}
         self._names = derive(secrets[0], "unknown names")
         self._cursors = [derive(secret, "cursors") for secret in secrets]
+        self._clients = {key_id: derive(secret, "client secrets") for key_id, secret in zip(ids, secrets, strict=True)}
 
     def attempt(self, key_id: int, *, user_id: UUID, family_id: UUID, generation: int, key: str) -> bytes:
         """
@@ -68,3 +70,14 @@ class Keyring:
     def name_digest(self, username_key: str) -> str:
         """How the trail names somebody we do not know: equal names are seen to be equal, and no more. 32 hex digits."""
         return hmac.digest(self._names, username_key.encode(), "sha256").hex()[:32]
+
+    def client_secret_hash(self, client: UUID, secret: str) -> SecretHash:
+        """How the secret of an API client is stored: bound to its row, under the first secret's key."""
+        key_id = self.minting.key_id
+        return SecretHash(hmac.digest(self._clients[key_id], client.bytes + secret.encode(), "sha256"), key_id)
+
+    def is_client_secret(self, stored: SecretHash, client: UUID, secret: str) -> bool:
+        """Whether a hash is of this secret, in constant time; one made under a secret no longer listed is of none."""
+        key = self._clients.get(stored.key_id, self._clients[self.minting.key_id])
+        same = hmac.compare_digest(stored.digest, hmac.digest(key, client.bytes + secret.encode(), "sha256"))
+        return same and stored.key_id in self._clients

@@ -1,6 +1,7 @@
 """Who is calling: an access token whose session still lives."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from app.domain.clock import Clock
@@ -9,18 +10,21 @@ from app.domain.events import Actor, ActorKind
 from app.domain.users import Role
 from app.observability.logs import get_logger
 from app.repositories.rotations import RotationRepository
-from app.security.access_tokens import AccessTokens
+from app.security.access_tokens import AccessClaims, AccessTokens
+from app.services.revocation import Revocation
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user behind an access token, and the session it is of."""
+    """The user behind an access token, the session it is of, and what the token was issued for."""
 
     user_id: UUID
     session_id: UUID
     role: Role
+    client_id: str = ""
+    scope: str = ""
 
     @property
     def as_admin(self) -> Actor:
@@ -29,40 +33,72 @@ class Caller:
 
 
 class Authentication:
-    def __init__(self, access_tokens: AccessTokens, rotations: RotationRepository, clock: Clock) -> None:
+    def __init__(
+        self, access_tokens: AccessTokens, rotations: RotationRepository, clock: Clock, revocation: Revocation
+    ) -> None:
         self._access_tokens = access_tokens
         self._rotations = rotations
         self._clock = clock
+        self._revocation = revocation
 
     async def authenticate(self, token: str | None) -> Caller:
         """
-        Accept an access token if it is genuine, unexpired, and its session lives: one read by primary key.
+        Accept an access token if it is genuine, unexpired, and its session lives.
+
+        No query where the view of ended sessions is fresh; otherwise one read by primary key.
 
         Raises:
             AccessTokenRejected: whatever is wrong with it.
-            Unavailable: the database cannot be asked; nothing is assumed of the session then.
+            Unavailable: the view is stale and the database cannot be asked; nothing is assumed of the session then.
         """
-        return await self._check(token, dead_session=False)
+        return _caller(await self.examine(token))
 
-    async def identify(self, token: str | None) -> Caller:
-        """As `authenticate`, but the session may be over already: logging out twice is no error."""
-        return await self._check(token, dead_session=True)
+    async def examine(self, token: str | None) -> AccessClaims:
+        """
+        As `authenticate`, and answers all that the token says.
 
-    async def _check(self, token: str | None, *, dead_session: bool) -> Caller:
+        Raises:
+            AccessTokenRejected, Unavailable: as `authenticate`.
+        """
         try:
-            return await self._caller(token, dead_session=dead_session)
+            claims = self._verify(token)
+            now = self._revocation.now()
+            if now is None:
+                return await self._look(claims, dead_session=False)
+            return self._look_in_view(claims, now)
         except AccessTokenRejected as refused:
             log.info("access.refused", why=refused.why)
             raise
 
-    async def _caller(self, token: str | None, *, dead_session: bool) -> Caller:
+    async def identify(self, token: str | None) -> Caller:
+        """As `authenticate`, but always asks, and the session may be over: logging out twice is no error."""
+        try:
+            return _caller(await self._look(self._verify(token), dead_session=True))
+        except AccessTokenRejected as refused:
+            log.info("access.refused", why=refused.why)
+            raise
+
+    def _verify(self, token: str | None) -> AccessClaims:
         if token is None:
             raise AccessTokenRejected(why="no token")
-        claims = self._access_tokens.verify(token, self._clock.on_host())
+        return self._access_tokens.verify(token, self._clock.on_host())
+
+    def _look_in_view(self, claims: AccessClaims, now: datetime) -> AccessClaims:
+        # The session's own limits need no look: no token outlives them. And of an unknown session we signed none.
+        claims.check_time(now)
+        if self._revocation.has_ended(claims.session_id):
+            raise AccessTokenRejected(why="session over")
+        return claims
+
+    async def _look(self, claims: AccessClaims, *, dead_session: bool) -> AccessClaims:
         session = await self._rotations.find_liveness(claims.user_id, claims.session_id)
         if session is None:
             raise AccessTokenRejected(why="unknown session")
         claims.check_time(session.now)
         if not session.active and not dead_session:
             raise AccessTokenRejected(why="session over")
-        return Caller(claims.user_id, claims.session_id, claims.role)
+        return claims
+
+
+def _caller(claims: AccessClaims) -> Caller:
+    return Caller(claims.user_id, claims.session_id, claims.role, claims.client_id, claims.scope)

@@ -10,7 +10,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from app.api.client_auth import any_client, client_with
 from app.api.dependencies import Access, administering, auditing, signed_in
+from app.domain.api_clients import ClientScope
 from app.domain.events import Action, ActorKind, Outcome
 from app.domain.families import EndReason
 from app.main import create_app
@@ -21,6 +23,8 @@ GUARDS: dict[object, Access] = {
     signed_in: Access.SIGNED_IN,
     auditing: Access.AUDITOR,
     administering: Access.ADMIN,
+    any_client: Access.CLIENT,
+    **{client_with(scope): Access.CLIENT for scope in ClientScope},
 }
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "app").rglob("*.py"))

@@ -1,14 +1,12 @@
 """Following the ends: none is missed, however late it is committed."""
 
-from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
-import pytest
 
 from app.container import Container
-from app.repositories.ends import EndRepository, Horizon
-from tests.conftest import MakePerson, OwnDatabase, Person, client_at
+from app.repositories.ends import Horizon
+from tests.conftest import Person
 
 END = (
     "UPDATE families SET ended_at = clock_timestamp(), end_reason = 'admin', ended_xact = pg_current_xact_id()"
