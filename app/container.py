@@ -14,6 +14,7 @@ from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, OWNER, make_engine
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
+from app.security.event_tokens import EventTokens
 from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
@@ -23,6 +24,9 @@ from app.services.authentication import Authentication
 from app.services.client_authentication import ClientAuthentication
 from app.services.erasure import Erasure
 from app.services.exports import Exports
+from app.services.feed_batches import FeedWriter
+from app.services.feed_hub import Hub
+from app.services.feed_reader import FeedReader
 from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.lifecycle import Lifecycle
@@ -33,6 +37,7 @@ from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
 from app.services.revocation import Revocation
+from app.services.revocations import Revocations
 from app.services.sealing import Sealing
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
@@ -54,6 +59,7 @@ class Container:
     hasher: PasswordHasher
     signing_keys: SigningKeys
     revocation: Revocation
+    revocations: Revocations
     authentication: Authentication
     client_authentication: ClientAuthentication
     api_clients: ApiClients
@@ -122,6 +128,7 @@ class Container:
             client_authentication=client_authentication,
             api_clients=ApiClients(database, keyring, client_authentication),
             revocation=revocation,
+            revocations=_feed(settings, database, keyring, signing_keys, revocation),
             authentication=Authentication(access_tokens, rotations, clock, revocation),
             sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),
             refresh=Refresh(database, rotations, pairs, lifetimes),
@@ -142,6 +149,7 @@ class Container:
 
     async def close(self) -> None:
         self.hasher.close()
+        await self.revocations.hub.close()
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()
@@ -159,6 +167,17 @@ def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revoc
     for database in databases:
         database.on_ended(revocation.note)
     return revocation
+
+
+def _feed(
+    settings: Settings, database: Database, keyring: Keyring, signing_keys: SigningKeys, revocation: Revocation
+) -> Revocations:
+    """The feed of ended sessions for others, woken by the view."""
+    tokens = EventTokens(signing_keys, issuer=settings.issuer, audience=settings.audience)
+    writer = FeedWriter(tokens, keyring, database.clock)
+    reader = FeedReader(database, writer)
+    hub = Hub(reader, writer, lambda: revocation.found)
+    return Revocations(reader, writer, hub, streams_per_client=settings.streams_per_client)
 
 
 def _publishing(settings: Settings, database: Database) -> Publishing | None:

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import admin_events, health, keys, me, sessions, tokens
+from app.api import admin_events, health, keys, me, revocations, sessions, tokens
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
+from app.http.protocol import STOPPING
 from app.jobs.following import following_ends
 from app.jobs.schedule import running_jobs
 from app.observability.logs import configure_logs
@@ -32,11 +33,12 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     container = Container.build(settings or load_settings(), clock)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
         async with running_jobs(container), following_ends(container):
-            yield
+            # The server waits for open answers before it tells us to stop; streams have no end but this one.
+            yield {STOPPING: container.revocations.hub.stop}
         await container.lifecycle.stopped()
         await warming
         await container.close()
@@ -50,7 +52,9 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
         routes=[
-            route for module in (tokens, sessions, me, admin_events, keys, health) for route in module.router.routes
+            route
+            for module in (tokens, sessions, me, admin_events, keys, revocations, health)
+            for route in module.router.routes
         ],
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},

@@ -9,6 +9,7 @@ from math import ceil
 from typing import Final
 from uuid import UUID
 
+from app.domain.ended_sessions import ACCESS_SECONDS_MAXIMUM
 from app.domain.families import EndReason
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,6 +102,11 @@ class SessionEnd:
         digest = sha256(b"rota/session-revoked/1" + named).digest()[:_ID_BYTES]
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
-    def forgettable_at(self, access_lifetime: timedelta) -> int:
-        """From this second on no access token of the session is valid by its own `exp`, and the end may be forgotten."""
-        return ceil((self.ended_at + access_lifetime).timestamp())
+    @property
+    def forgettable_at(self) -> int:
+        """
+        From this second on no access token of the session is valid by its own `exp`, and the end may be forgotten.
+
+        By the longest lifetime that can be set, not ours: who shortens it has issued longer ones before.
+        """
+        return ceil((self.ended_at + timedelta(seconds=ACCESS_SECONDS_MAXIMUM)).timestamp())

@@ -37,6 +37,7 @@ IDENTITY_BYTES: Final = 8
 CURSOR_CHARACTERS: Final = 1024
 
 _VERSION: Final = 1
+_SEVEN_BITS: Final = 0x7F
 _XID_LIMIT: Final = 2**63
 
 
@@ -175,8 +176,8 @@ def _numbers(snapshot: Snapshot) -> Iterator[int]:
 
 def _varint(number: int) -> bytes:
     packed = bytearray()
-    while number > 0x7F:
-        packed.append(number & 0x7F | 0x80)
+    while number > _SEVEN_BITS:
+        packed.append(number & _SEVEN_BITS | ~_SEVEN_BITS & 0xFF)
         number >>= 7
     packed.append(number)
     return bytes(packed)
@@ -189,9 +190,9 @@ class _Reader:
     def number(self) -> int:
         value = shift = 0
         for index, byte in enumerate(self.rest):
-            value |= (byte & 0x7F) << shift
+            value |= (byte & _SEVEN_BITS) << shift
             shift += 7
-            if not byte & 0x80:
+            if byte <= _SEVEN_BITS:
                 self.rest = self.rest[index + 1 :]
                 if value >= _XID_LIMIT:
                     break

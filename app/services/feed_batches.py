@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from app.domain.clock import Clock
@@ -56,11 +56,10 @@ class Batch:
 class FeedWriter:
     """Writes cursors and batches, and reads cursors."""
 
-    def __init__(self, tokens: EventTokens, keyring: Keyring, clock: Clock, *, access_lifetime: timedelta) -> None:
+    def __init__(self, tokens: EventTokens, keyring: Keyring, clock: Clock) -> None:
         self._tokens = tokens
         self._keyring = keyring
         self._clock = clock
-        self._access_lifetime = access_lifetime
         self._signed: OrderedDict[str, str] = OrderedDict()
 
     def write_cursor(self, cursor: FeedCursor, identity: bytes) -> str:
@@ -139,7 +138,7 @@ class FeedWriter:
             "user": str(end.user_id),
             "ended_at": _moment(end.ended_at),
             "reason": end.reason_class.value,
-            "exp": end.forgettable_at(self._access_lifetime),
+            "exp": end.forgettable_at,
             "jti": end.event_id,
         }
         return json.dumps(members, separators=(",", ":")).encode()

@@ -1,10 +1,11 @@
 """
 One read for a whole process, and its consumers woken from memory.
 
-The hub follows the ends as one consumer, from its own cursor, when the doorbell rings and every second besides (a
-doorbell may be lost with the connection that listens). What it reads goes into a ring of batches, and every follower
-walks that ring at its own pace: a batch is written and signed once, and nothing is queued for anybody, so a slow
-follower costs nobody anything. Who falls off the ring's end goes on from its cursor, in the database.
+The hub follows the ends as one consumer, from its own cursor, when the view of ended sessions has found any and every
+second besides (what the view has found may not be all that the hub's next statement sees). What it reads goes into a
+ring of batches, and every follower walks that ring at its own pace: a batch is written and signed once, and nothing is
+queued for anybody, so a slow follower costs nobody anything. Who falls off the ring's end goes on from its cursor, in
+the database.
 
 A follower may begin amid the ring at the last batch before which nothing is unknown to it: what comes then is all that
 it can lack. If there is none, it reads the database until there is.
@@ -13,12 +14,12 @@ it can lack. If there is none, it reads the database until there is.
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from app.domain.errors import FeedCursorGone, Unavailable
+from app.domain.errors import FeedCursorGone, RotaError, Unavailable
 from app.domain.snapshots import BEGINNING, FeedCursor
 from app.observability.logs import describe_failure, get_logger
 from app.services.feed_batches import Batch, FeedWriter
@@ -39,7 +40,7 @@ WOKEN_AT_ONCE: Final = 16  # some 0.5 ms of work; then the other requests have t
 PAUSE_SHARE: Final = 2.0  # between two wakings of all, as a multiple of how long the last one took
 PAUSE_SECONDS_MAXIMUM: Final = 0.1
 
-StillAllowed = Callable[[Collection[UUID]], Awaitable[Collection[UUID]]]
+Check = Callable[[], Awaitable[object]]
 
 
 class FollowerDismissed(Exception):
@@ -47,13 +48,26 @@ class FollowerDismissed(Exception):
 
 
 class Follower:
-    """One consumer. Its cursor says what it has been given."""
+    """
+    One consumer. Its cursor says what it has been given.
+
+    Args:
+        check: Raises if the client may no longer follow.
+    """
 
     def __init__(
-        self, hub: "Hub", client_id: UUID | None, cursor: FeedCursor, identity: bytes | None, *, with_tokens: bool
+        self,
+        hub: "Hub",
+        cursor: FeedCursor,
+        identity: bytes | None,
+        *,
+        client: UUID,
+        check: Check,
+        with_tokens: bool,
     ) -> None:
         self._hub = hub
-        self.client_id = client_id
+        self.client = client
+        self.check = check
         self.cursor = cursor
         self.identity = identity
         self.with_tokens = with_tokens
@@ -111,6 +125,11 @@ class Follower:
         """Whether it has been given everything that there was a moment ago."""
         return self._place == self._hub.end and self._hub.is_fresh
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more for it at once."""
+        return self._place != self._hub.end
+
     async def _take(self) -> Batch | None:
         hub = self._hub
         if self._pending is not None:
@@ -162,10 +181,12 @@ class Follower:
 
 
 class Hub:
-    def __init__(self, reader: FeedReader, writer: FeedWriter, still_allowed: StillAllowed) -> None:
+    """`found` gives the event that is set when sessions have next ended."""
+
+    def __init__(self, reader: FeedReader, writer: FeedWriter, found: Callable[[], asyncio.Event]) -> None:
         self._reader = reader
         self.writer = writer
-        self._still_allowed = still_allowed
+        self._found = found
         self.followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self.ring: dict[int, Batch] = {}
         self.first = self.end = 0
@@ -177,7 +198,6 @@ class Hub:
         self._held = 0
         self._fresh_at = -FRESH_SECONDS
         self._checked_at = 0.0
-        self._bell = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -188,16 +208,11 @@ class Hub:
     def is_fresh(self) -> bool:
         return asyncio.get_running_loop().time() - self._fresh_at < FRESH_SECONDS
 
-    def ring_bell(self) -> None:
-        """Something has ended."""
-        self._bell.set()
-
     def add(self, follower: Follower) -> None:
         if self.stopped:
             raise Unavailable(why="stopping")
         self.followers.add(follower)
         if self._task is None or self._task.done():
-            self._bell.set()
             self._task = asyncio.create_task(self._run(), name="feed")
 
     def remove(self, follower: Follower) -> None:
@@ -249,6 +264,7 @@ class Hub:
         delayed = False
         while not self.stopped:
             more = False
+            found = self._found()  # before the read: what is found during it is read by the next
             try:
                 more = await self._advance()
                 await self._recheck()
@@ -266,17 +282,13 @@ class Hub:
             elif loop.time() - left_alone_at > LINGER_SECONDS:
                 break
             if not more:
-                await self._wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await found.wait()
         self._forget()
-
-    async def _wait(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._bell.wait()
 
     async def _advance(self) -> bool:
         """Read once, and hand on what there is. Whether there may be more."""
-        self._bell.clear()
         if self.head is None:
             await self._begin()
             await self._wake_all()
@@ -348,16 +360,20 @@ class Hub:
         await asyncio.sleep(min(PAUSE_SHARE * took, PAUSE_SECONDS_MAXIMUM))
 
     async def _recheck(self) -> None:
-        """Dismiss the followers of clients that have been disabled or have lost the scope."""
+        """Dismiss the followers whose client has been disabled, or has lost its secret, its token or the scope."""
         now = asyncio.get_running_loop().time()
-        clients = {follower.client_id for follower in self.followers if follower.client_id is not None}
-        if not clients or now - self._checked_at < RECHECK_SECONDS:
+        if now - self._checked_at < RECHECK_SECONDS:
             return
-        allowed = set(await self._still_allowed(clients))
-        self._checked_at = now
-        for follower in list(self.followers):
-            if follower.client_id is not None and follower.client_id not in allowed:
+        for number, follower in enumerate(list(self.followers), 1):
+            try:
+                await follower.check()
+            except Unavailable:
+                return  # nothing was refused; the next time
+            except RotaError:
                 follower.dismiss()
+            if number % WOKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self._checked_at = now
 
     def _forget(self) -> None:
         self.ring.clear()

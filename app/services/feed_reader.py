@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from typing import Final
 
+from app.domain.ended_sessions import KEPT
 from app.domain.errors import FeedCursorGone
 from app.domain.snapshots import NOTHING, FeedCursor, Place, Snapshot
 from app.repositories.database import Database
@@ -15,6 +16,7 @@ from app.services.feed_batches import Batch, FeedWriter
 READERS_MAXIMUM: Final = 3  # catching up at a time: after a restart all come at once, and refreshes need the database
 FLOOR_SECONDS: Final = 60
 
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A batch from the database, in which history, as of when, and whether there may be more at once."""
@@ -22,16 +24,16 @@ class Reading:
     batch: Batch
     identity: bytes
     snapshot: Snapshot
+    now: datetime
     more: bool
 
 
 class FeedReader:
     """Reads the feed from the database."""
 
-    def __init__(self, database: Database, writer: FeedWriter, *, access_lifetime: timedelta) -> None:
+    def __init__(self, database: Database, writer: FeedWriter) -> None:
         self._database = database
         self._writer = writer
-        self._access_lifetime = access_lifetime
         self._places = asyncio.Semaphore(READERS_MAXIMUM)
         self._floor = 0
         self._floor_at = -float(FLOOR_SECONDS)
@@ -50,19 +52,17 @@ class FeedReader:
         async with self._places, self._database.begin() as db:
             now = asyncio.get_running_loop().time()
             if now - self._floor_at >= FLOOR_SECONDS:
-                self._floor = await db.revocations.find_floor(self._access_lifetime)
+                self._floor = await db.revocations.find_floor(KEPT)
                 self._floor_at, self._floor_identity = now, None
             rows = await self._list(db.revocations.list_unseen, cursor, limit)
         return self._reading(cursor, identity, rows, limit)
 
-    async def _list(
-        self, list_unseen: Callable[..., Awaitable[FeedRows]], cursor: FeedCursor, limit: int
-    ) -> FeedRows:
-        rows = await list_unseen(cursor, floor=self._floor, within=self._access_lifetime, limit=limit)
+    async def _list(self, list_unseen: Callable[..., Awaitable[FeedRows]], cursor: FeedCursor, limit: int) -> FeedRows:
+        rows = await list_unseen(cursor, floor=self._floor, within=KEPT, limit=limit)
         if self._floor_identity not in {None, rows.identity} or self._floor > rows.snapshot.xmax:
             # The floor is of another history: once more, from the bottom.
             self._floor_at = -float(FLOOR_SECONDS)
-            rows = await list_unseen(cursor, floor=0, within=self._access_lifetime, limit=limit)
+            rows = await list_unseen(cursor, floor=0, within=KEPT, limit=limit)
             self._floor_identity = None
             return rows
         self._floor_identity = rows.identity
@@ -81,4 +81,4 @@ class FeedReader:
             last = rows.ends[limit - 1]
             after = FeedCursor(cursor.seen, Place(target, last.xact, last.id))
         batch = self._writer.batch(ends, cursor, after, target, rows.identity)
-        return Reading(batch, rows.identity, rows.snapshot, more=rows.full or place is not None)
+        return Reading(batch, rows.identity, rows.snapshot, rows.now, more=rows.full or place is not None)

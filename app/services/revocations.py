@@ -1,20 +1,16 @@
 """What other services ask of the feed of ended sessions: a page, a wait, a stream, all of it from the beginning."""
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from app.domain.errors import TooManyStreams, Unavailable
 from app.domain.snapshots import BEGINNING, FeedCursor
-from app.services.feed_batches import Batch, FeedWriter
-from app.services.feed_hub import Follower, FollowerDismissed, Hub
+from app.services.feed_batches import FeedWriter
+from app.services.feed_hub import Check, Follower, FollowerDismissed, Hub
 from app.services.feed_reader import FeedReader
 
-AT_ONCE_SECONDS: Final = 0.0
+AT_ONCE: Final = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +52,10 @@ class Revocations:
             entries += batch.lines(with_tokens=with_tokens)
             # After the last page of what one snapshot saw comes what was committed since.
             if len(entries) >= limit or not reading.more:
-                more = reading.more
-                return FeedPage(entries, self._writer.write_cursor(cursor, identity), more)
+                return FeedPage(entries, self._writer.write_cursor(cursor, identity), more=reading.more)
 
     async def wait(
-        self, after: str | None, *, seconds: float, limit: int, with_tokens: bool, client_id: UUID | None
+        self, after: str | None, *, seconds: float, limit: int, with_tokens: bool, client: UUID, check: Check
     ) -> FeedPage:
         """
         As `page`, but if there is nothing new, wait for it. Served from memory where that suffices.
@@ -69,43 +64,48 @@ class Revocations:
             TooManyStreams: the client has as many waiting as it may have.
             Unavailable: likewise, or it is not known whether there was anything new.
         """
-        with self.following(after, client_id=client_id, with_tokens=with_tokens) as follower:
-            entries: list[bytes] = []
-            try:
-                batch = await follower.next(seconds)
-                while batch is not None:
-                    if len(entries) + len(batch.ends) > limit:
-                        kept = self._writer.part(batch, range(limit - len(entries)))
-                        entries += kept.lines(with_tokens=with_tokens)
-                        return self._page(follower, entries, kept.places[-1] if kept.places else batch.before)
-                    entries += batch.lines(with_tokens=with_tokens)
-                    if len(entries) == limit:
-                        return self._page(follower, entries, follower.cursor)
-                    batch = await follower.next(AT_ONCE_SECONDS)
-            except FollowerDismissed:
-                if follower.identity is None and self.hub.identity is None:
-                    raise Unavailable(why="stopping") from None
-            else:
-                if not entries and not follower.at_the_end:
-                    raise Unavailable(why="the feed does not reach the database")
-            return self._page(follower, entries, follower.cursor)
-
-    @contextmanager
-    def following(self, after: str | None, *, client_id: UUID | None, with_tokens: bool) -> Iterator[Follower]:
-        """A consumer that stays, from a cursor or from the oldest end that is still of interest."""
-        follower = self.follow(after, client_id=client_id, with_tokens=with_tokens)
+        if after is None:
+            page = await self.page(None, limit=limit, with_tokens=with_tokens)
+            if page.entries:
+                return page
+            after = page.next
+        follower = self.follow(after, client=client, check=check, with_tokens=with_tokens)
         try:
-            yield follower
+            return await self._collect(follower, seconds, limit)
         finally:
             self.hub.remove(follower)
 
-    def follow(self, after: str | None, *, client_id: UUID | None, with_tokens: bool) -> Follower:
-        """As `following`, for one who sees to it that `hub.remove` is called."""
+    async def _collect(self, follower: Follower, seconds: float, limit: int) -> FeedPage:
+        entries: list[bytes] = []
+        place = follower.cursor
+        try:
+            while (batch := await follower.next(AT_ONCE if entries else seconds)) is not None:
+                room = limit - len(entries)
+                kept = batch if len(batch.ends) <= room else self._writer.part(batch, range(room))
+                entries += kept.lines(with_tokens=follower.with_tokens)
+                place = kept.places[-1] if kept is not batch else follower.cursor
+                if len(entries) == limit:
+                    return self._page(follower, entries, place, more=kept is not batch or follower.is_behind)
+        except FollowerDismissed:
+            return self._page(follower, entries, place, more=False)
+        if entries:
+            return self._page(follower, entries, place, more=False)
+        if not follower.at_the_end:
+            raise Unavailable(why="the feed does not reach the database")
+        return self._page(follower, entries, follower.cursor, more=False)
+
+    def follow(self, after: str | None, *, client: UUID, check: Check, with_tokens: bool) -> Follower:
+        """
+        A consumer that stays, from a cursor or else from the oldest end that still matters. Give it to `hub.remove`.
+
+        Raises:
+            FeedCursorInvalid: as it says. Of another history: see `Follower.begin`.
+            TooManyStreams: the client has as many as it may have.
+        """
         cursor, identity = self._read(after)
-        mine = sum(follower.client_id == client_id for follower in self.hub.followers)
-        if mine >= self._streams_per_client:
+        if sum(follower.client == client for follower in self.hub.followers) >= self._streams_per_client:
             raise TooManyStreams
-        follower = Follower(self.hub, client_id, cursor, identity, with_tokens=with_tokens)
+        follower = Follower(self.hub, cursor, identity, client=client, check=check, with_tokens=with_tokens)
         self.hub.add(follower)
         return follower
 
@@ -117,8 +117,7 @@ class Revocations:
     def _read(self, after: str | None) -> tuple[FeedCursor, bytes | None]:
         return (BEGINNING, None) if after is None else self._writer.read_cursor(after)
 
-    def _page(self, follower: Follower, entries: list[bytes], cursor: FeedCursor) -> FeedPage:
+    def _page(self, follower: Follower, entries: list[bytes], cursor: FeedCursor, *, more: bool) -> FeedPage:
         identity = follower.identity or self.hub.identity
-        assert identity is not None  # noqa: S101 - whoever has read anything knows where
-        more = cursor is not follower.cursor or not follower.at_the_end
+        assert identity is not None  # noqa: S101 - a wait begins with a cursor, and so with an identity
         return FeedPage(entries, self._writer.write_cursor(cursor, identity), more)
