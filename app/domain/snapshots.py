@@ -109,12 +109,13 @@ class FeedCursor:
 
     def within(self, other: "FeedCursor") -> bool:
         """Whether the other certainly knows all that this one knows. False if that cannot be told."""
+        if not self.seen.within(other.seen):
+            return False
         mine, others = self.place, other.place
         if mine is None or mine.target.within(other.seen):
-            return (mine.target if mine else self.seen).within(other.seen)
+            return True
         return (
             others is not None
-            and self.seen.within(other.seen)
             and mine.target.within(others.target)
             and (mine.xact, mine.id) <= (others.xact, others.id)
         )
