@@ -8,7 +8,7 @@ from typing import Final
 
 from app.domain.ended_sessions import KEPT
 from app.domain.errors import FeedCursorGone
-from app.domain.snapshots import NOTHING, FeedCursor, Place, Snapshot
+from app.domain.snapshots import FeedCursor, Place, Snapshot
 from app.repositories.database import Database
 from app.repositories.revocations import FeedRows
 from app.services.feed_batches import Batch, FeedWriter
@@ -73,9 +73,9 @@ class FeedReader:
             raise FeedCursorGone
         place = cursor.place
         target = place.target if place else rows.snapshot
-        ends = rows.ends
-        if place is not None and cursor.seen != NOTHING:
-            ends = [end for end in ends if target.sees(end.xact)]  # what came later comes later
+        # What the first page's snapshot did not see comes after the last page; but what came with a dump of another
+        # database, by a transaction that this one has not had, would come never.
+        ends = [end for end in rows.ends if target.sees(end.xact) or end.xact >= rows.snapshot.xmax]
         after = FeedCursor(target)
         if rows.full:
             last = rows.ends[limit - 1]

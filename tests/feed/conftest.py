@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,12 +120,15 @@ class Stream:
     last_id: str | None = None
     comments: list[str] = field(default_factory=list)
     retries: list[int] = field(default_factory=list)
-    _rest: str = ""
 
-    async def events(self) -> AsyncIterator[Event]:
+    def __post_init__(self) -> None:
+        self.events = self._events()
+
+    async def _events(self) -> AsyncGenerator[Event]:
+        rest = ""
         async for text in self.answer.aiter_text():
-            self._rest += text
-            *blocks, self._rest = self._rest.split("\n\n")
+            rest += text
+            *blocks, rest = rest.split("\n\n")
             for block in blocks:
                 yield self._note(Event.parse(block))
 
@@ -143,7 +146,7 @@ class Stream:
     async def until(self, *, sessions: set[str] | None = None, current: bool = False) -> None:
         """Read on until all these have come, or a comment that everything has."""
         async with asyncio.timeout(60):
-            async for event in self.events():
+            async for event in self.events:
                 if sessions is not None and sessions <= set(self.sessions):
                     return
                 if current and (event.comment or "").startswith("current"):
@@ -152,7 +155,7 @@ class Stream:
 
     async def until_the_end(self) -> None:
         async with asyncio.timeout(60):
-            async for _ in self.events():
+            async for _ in self.events:
                 pass
 
 
@@ -165,7 +168,9 @@ async def connected(
     async with http.stream("GET", "/revocations/stream", headers=headers, params=query) as answer:
         if answer.status_code == 200:
             assert answer.headers["content-type"].startswith("text/event-stream")
-        yield Stream(answer, last_id=last_id)
+        stream = Stream(answer, last_id=last_id)
+        yield stream
+        await stream.events.aclose()
 
 
 @dataclass

@@ -196,7 +196,7 @@ def test_bytes_of_any_kind_are_read_or_refused(raw: bytes) -> None:
 
 
 def test_each_reason_has_a_class_and_words() -> None:
-    """The list of reasons is closed, and so is that of classes; none is without words for an administrator and a user."""
+    """Both lists are closed; no class is without words for an administrator and for the user."""
     assert set(CLASSES) == set(EndReason)
     assert {kind for kind, _ in CLASSES.values()} == set(ReasonClass) == set(WORDS)
     assert all(words["en"] for pair in WORDS.values() for words in pair)

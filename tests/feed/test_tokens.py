@@ -120,6 +120,7 @@ async def test_an_end_is_signed_once_in_a_process() -> None:
     again, both = await asyncio.gather(
         writer.sign(batch(ENDED)), writer.sign(batch(ENDED, replace(ENDED, id=UUID(int=1))))
     )
+    assert both.tokens is not None
     assert first.tokens == again.tokens == both.tokens[:1]
     many = [replace(ENDED, id=UUID(int=n)) for n in range(SIGNED_MAXIMUM + 10)]
     writer._tokens = type("Cheap", (), {"issue": lambda *_: "x"})()
