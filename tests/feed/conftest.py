@@ -23,7 +23,7 @@ from app.container import Container
 from app.domain.api_clients import ApiClient, ClientScope, NewClient
 from app.domain.events import NO_CLIENT, SYSTEM
 from tests.cli.test_cli import free_port
-from tests.conftest import SECRET
+from tests.conftest import SECRET, OwnDatabase, make_settings
 
 ROOT = Path(__file__).parents[2]
 ROTA = str(Path(sys.executable).with_name("rota"))
@@ -70,6 +70,16 @@ async def make_client(services: Container, *scopes: ClientScope) -> Credentials:
 async def consumer(services: Container) -> Credentials:
     """A client that may follow the feed."""
     return await make_client(services, ClientScope.REVOCATIONS)
+
+
+@pytest.fixture
+async def who(own: OwnDatabase) -> Credentials:
+    """A consumer known to the server of its own database."""
+    services = Container.build(make_settings(own.app))
+    try:
+        return await make_client(services, ClientScope.REVOCATIONS)
+    finally:
+        await services.close()
 
 
 async def open_sessions(sql: asyncpg.Connection, count: int) -> tuple[UUID, list[UUID]]:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import httpx2
-import pytest
 
 from app.container import Container
 from app.domain.api_clients import ClientScope
@@ -19,16 +18,6 @@ from tests.conftest import OwnDatabase, make_settings
 from tests.feed.conftest import Credentials, Event, Serve, connected, end_sessions, make_client, open_sessions
 
 TIMEOUT = httpx2.Timeout(30, read=60)
-
-
-@pytest.fixture
-async def who(own: OwnDatabase) -> Credentials:
-    """A consumer known to the server of its own database."""
-    services = Container.build(make_settings(own.app))
-    try:
-        return await make_client(services, ClientScope.REVOCATIONS)
-    finally:
-        await services.close()
 
 
 def client(url: str) -> httpx2.AsyncClient:
@@ -173,9 +162,16 @@ async def test_streams_and_waits_end_when_the_server_stops(
             await stream.until(current=True)
             await end_sessions(own_sql, user, sessions[:1])
             await stream.until(sessions={str(sessions[0])})
-            waiting = asyncio.create_task(
-                http.get("/revocations", auth=who.basic, params={"after": stream.last_id, "wait": 30})
-            )
+
+            async def wait() -> httpx2.Response:
+                while True:
+                    answer = await http.get(
+                        "/revocations", auth=who.basic, params={"after": stream.last_id, "wait": 30}
+                    )
+                    if answer.status_code != 429:
+                        return answer
+
+            waiting = asyncio.create_task(wait())
             while True:  # until the server has both
                 async with connected(http, who) as third:
                     if third.answer.status_code == 429:
