@@ -10,10 +10,10 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check format bench bench-audit docs lock clean
+.PHONY: help run test check format bench bench-audit bench-verify docs lock clean
 
 help: ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota/)
 	@exec $(BIN)/rota dev
@@ -36,6 +36,9 @@ bench: $(VENV)/.installed ## Measure refreshes (OPTIONS="--quick --json out.json
 
 bench-audit: $(VENV)/.installed ## Measure sealing, verification and queries (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.audit $(OPTIONS)
+
+bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
+	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
 
 docs: $(VENV)/.installed ## Write the pages that are made from code
 	@$(BIN)/python -m docs.generate_events

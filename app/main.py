@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import admin_events, health, keys, me, revocations, sessions, tokens
+from app.api import admin_events, authz, health, keys, me, revocations, sessions, tokens
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
         routes=[
             route
-            for module in (tokens, sessions, me, admin_events, keys, revocations, health)
+            for module in (tokens, sessions, me, authz, admin_events, keys, revocations, health)
             for route in module.router.routes
         ],
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.

@@ -124,8 +124,13 @@ def disk_bytes(url: str) -> int:
 
 
 @contextlib.asynccontextmanager
-async def counting_proxy(url: str) -> AsyncIterator[tuple[str, dict[str, int]]]:
-    """A Unix socket before the database's that counts executed statements and round trips."""
+async def counting_proxy(url: str, *, but: bytes = b"") -> AsyncIterator[tuple[str, dict[str, int]]]:
+    """
+    A Unix socket before the database's that counts executed statements and round trips.
+
+    Args:
+        but: Connections that introduce themselves with these bytes (an application name) are not counted.
+    """
     target = str(re.search(r"host=([^&]+)", url).group(1)) + "/.s.PGSQL.5432"  # type: ignore[union-attr]
     counts = {"statements": 0, "round_trips": 0}
     pumps: list[asyncio.Task[None]] = []
@@ -134,14 +139,16 @@ async def counting_proxy(url: str) -> AsyncIterator[tuple[str, dict[str, int]]]:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             server_reader, server_writer = await asyncio.open_unix_connection(target)
             pumps.append(asyncio.create_task(_pump(server_reader, writer)))
-            first = True
+            first, counted = True, 1
             while True:
                 kind = b"" if first else await reader.readexactly(1)  # the first message has no kind
                 first = False
                 length = await reader.readexactly(4)
                 rest = await reader.readexactly(int.from_bytes(length) - 4)
-                counts["statements"] += kind in {b"E", b"Q"}
-                counts["round_trips"] += kind in {b"S", b"Q"}
+                if kind == b"" and but and but in rest:
+                    counted = 0
+                counts["statements"] += counted * (kind in {b"E", b"Q"})
+                counts["round_trips"] += counted * (kind in {b"S", b"Q"})
                 server_writer.write(kind + length + rest)
 
     with tempfile.TemporaryDirectory(prefix="rota-proxy-") as folder:
@@ -164,7 +171,7 @@ async def count_statements(url: str) -> dict[str, float]:
     )  # the jobs are done with it at once, and do not count
     rig.psql(small, FILL.format(agent=rig.AGENT, families=1000))
     tokens = Tokens(1000)
-    async with counting_proxy(small) as (proxied, counts), _off_the_loop(rig.rota(proxied, seals=False)) as port:
+    async with counting_proxy(small) as (proxied, counts), off_the_loop(rig.rota(proxied, seals=False)) as port:
         client = tokens.client(0, 1)
         await rig.closed_loop(port, 2, [client])  # prepares, and lets the jobs of the start pass
         before = dict(counts)
@@ -173,7 +180,7 @@ async def count_statements(url: str) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
-async def _off_the_loop(server: contextlib.AbstractContextManager[int]) -> AsyncIterator[int]:
+async def off_the_loop(server: contextlib.AbstractContextManager[int]) -> AsyncIterator[int]:
     """Start and stop a server without blocking the loop that its database connections go through."""
     yield await asyncio.to_thread(server.__enter__)
     await asyncio.to_thread(server.__exit__, None, None, None)

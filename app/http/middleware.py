@@ -1,9 +1,9 @@
 """What every request gets: an id, safe headers, and an answer even when something breaks."""
 
+from typing import Final
 from uuid import UUID
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -12,6 +12,9 @@ from app.http.errors import problem
 from app.observability.logs import describe_failure, get_logger
 
 log = get_logger()
+
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 class RequestContext:
@@ -36,11 +39,12 @@ class RequestContext:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = shown
-                headers["X-Content-Type-Options"] = "nosniff"
+                # As they are sent: Starlette's MutableHeaders takes ten times as long. Nobody else sets these two.
+                headers = [*message["headers"], (b"x-request-id", shown.encode()), _NOSNIFF]
                 # Nearly every answer holds a token or somebody's data; those that may be kept say so themselves.
-                headers.setdefault("Cache-Control", "no-store")
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append(_NO_STORE)
+                message["headers"] = headers
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=shown)  # of this request's task only

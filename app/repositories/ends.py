@@ -8,7 +8,7 @@ some may come twice, which does no harm, since no session ends twice.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -24,32 +24,32 @@ CHANNEL: Final = "rota_ends"  # the doorbell: rung without a payload by a trigge
 # another cluster, before a dump of it was restored here: without the upper bound each call would find them again.
 _UNSEEN: Final = """
 SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
- WHERE ended_at IS NOT NULL AND (ended_xact, id) > ($3::text::xid8, $4) AND {which}
-   AND ended_xact < pg_snapshot_xmax(pg_current_snapshot())
+ WHERE ended_at IS NOT NULL AND {which} AND ended_xact < pg_snapshot_xmax(pg_current_snapshot())
  ORDER BY ended_xact, id LIMIT $5
 """
 
-# Each arm walks the index from its own place and stops at the limit, however many ends there are behind it.
-_AFTER: Final = f"""
+# Each arm walks the index from its own place and stops at the limit, however many ends there are before and behind it.
+# It has one lower bound: of two, PostgreSQL may begin at the lower one and look at all that is between.
+AFTER: Final = f"""
 SELECT pg_current_snapshot()::text AS snapshot, coalesce($6, statement_timestamp()) AS now, ended.*
   FROM (VALUES (1)) AS always
   LEFT JOIN (
     SELECT * FROM (
-      SELECT late.* FROM unnest($1::text[]) AS running (xact)
-       CROSS JOIN LATERAL ({_UNSEEN.format(which="ended_xact = running.xact::xid8")}) AS late
+      SELECT late.* FROM unnest($1::text[], $2::uuid[]) AS running (xact, after)
+       CROSS JOIN LATERAL ({_UNSEEN.format(which="ended_xact = running.xact::xid8 AND id > running.after")}) AS late
       UNION ALL
-      ({_UNSEEN.format(which="ended_xact >= $2::text::xid8")})
+      ({_UNSEEN.format(which="(ended_xact, id) > ($3::text::xid8, $4)")})
     ) AS unseen ORDER BY xact::xid8, id LIMIT $5
   ) AS ended ON true
 """  # noqa: S608 - put together of constants
 
-_RECENT: Final = """
+RECENT: Final = """
 SELECT pg_current_snapshot()::text AS snapshot, coalesce($1, statement_timestamp()) AS now, ended.*
   FROM (VALUES (1)) AS always
   LEFT JOIN (
     SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
-     WHERE ended_at IS NOT NULL AND ended_at >= coalesce($1, statement_timestamp()) - $2::interval
-       AND (ended_at, id) > ($3, $4)
+     WHERE ended_at IS NOT NULL
+       AND (ended_at, id) > (coalesce($3, coalesce($1, statement_timestamp()) - $2::interval), $4)
      ORDER BY ended_at, id LIMIT $5
   ) AS ended ON true
 """
@@ -57,7 +57,6 @@ SELECT pg_current_snapshot()::text AS snapshot, coalesce($1, statement_timestamp
 _INCARNATION: Final = "SELECT pg_postmaster_start_time()::text AS started, pg_is_in_recovery() AS standby"
 
 _FIRST: Final = UUID(int=0)
-_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +123,17 @@ class EndRepository:
         Args:
             after: The last end of the page before this one.
         """
-        place = (str(after.xact), after.id) if after else ("0", _FIRST)
-        running = [str(xact) for xact in seen.running]
-        return await self._page(_AFTER, (running, str(seen.next), *place, limit, self._clock.for_database()))
+        done, last = (after.xact, after.id) if after else (0, _FIRST)
+        running = [xact for xact in seen.running if xact >= done]
+        ids = [last if xact == done else _FIRST for xact in running]
+        following = (str(done), last) if done >= seen.next else (str(seen.next), _FIRST)
+        arguments = (list(map(str, running)), ids, *following, limit, self._clock.for_database())
+        return await self._page(AFTER, arguments)
 
     async def list_recent(self, within: timedelta, *, after: End | None = None, limit: int) -> EndsPage:
         """Ends of the last while, oldest first."""
-        place = (after.ended_at, after.id) if after else (_LONG_AGO, _FIRST)
-        return await self._page(_RECENT, (self._clock.for_database(), within, *place, limit))
+        place = (after.ended_at, after.id) if after else (None, _FIRST)
+        return await self._page(RECENT, (self._clock.for_database(), within, *place, limit))
 
     async def get_incarnation(self) -> str:
         """
