@@ -30,6 +30,7 @@ from app.services.feed_reader import FeedReader
 from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.lifecycle import Lifecycle
+from app.services.oauth import OAuth
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
 from app.services.publishing import Publishing
@@ -63,6 +64,7 @@ class Container:
     authentication: Authentication
     client_authentication: ClientAuthentication
     api_clients: ApiClients
+    oauth: OAuth
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
@@ -87,13 +89,7 @@ class Container:
         Raises:
             SettingsInvalid: no secret is set, or two secrets have the same key id.
         """
-        secrets = settings.secret_list
-        if not secrets:
-            raise SettingsInvalid("ROTA_SECRETS is not set: at least one secret of 32 bytes or more is needed")
-        try:
-            keyring = Keyring(secrets)
-        except KeyIdsCollide as collision:
-            raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
+        keyring = _keyring(settings)
         clock = clock or Clock()
         lifetimes = settings.lifetimes
         url = settings.database_url.get_secret_value()
@@ -107,17 +103,15 @@ class Container:
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
         hasher = PasswordHasher()
-        signing_keys = SigningKeys(secrets)
-        access_tokens = AccessTokens(
-            signing_keys,
-            issuer=settings.issuer,
-            audience=settings.audience,
-            lifetime=lifetimes.access,
-            new_id=uuid7,
-        )
+        signing_keys = SigningKeys(settings.secret_list)
+        access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
+        authentication = Authentication(access_tokens, rotations, clock, revocation)
+        sign_in = SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user)
+        refresh = Refresh(database, rotations, pairs, lifetimes)
+        sessions = Sessions(database, pairs)
         return cls(
             settings=settings,
             clock=clock,
@@ -129,10 +123,22 @@ class Container:
             api_clients=ApiClients(database, keyring, client_authentication),
             revocation=revocation,
             revocations=_feed(settings, database, keyring, signing_keys, revocation),
-            authentication=Authentication(access_tokens, rotations, clock, revocation),
-            sign_in=SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user),
-            refresh=Refresh(database, rotations, pairs, lifetimes),
-            sessions=Sessions(database, pairs),
+            authentication=authentication,
+            sign_in=sign_in,
+            refresh=refresh,
+            sessions=sessions,
+            oauth=OAuth(
+                database,
+                access_tokens,
+                pairs,
+                authentication,
+                client_authentication,
+                sign_in,
+                refresh,
+                sessions,
+                issuer=settings.issuer,
+                audience=settings.audience,
+            ),
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             password_change=PasswordChange(database, hasher),
             trail=trail,
@@ -153,6 +159,25 @@ class Container:
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()
+
+
+def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
+    return AccessTokens(
+        signing_keys,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        lifetime=settings.lifetimes.access,
+        new_id=uuid7,
+    )
+
+
+def _keyring(settings: Settings) -> Keyring:
+    if not settings.secret_list:
+        raise SettingsInvalid("ROTA_SECRETS is not set: at least one secret of 32 bytes or more is needed")
+    try:
+        return Keyring(settings.secret_list)
+    except KeyIdsCollide as collision:
+        raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
 
 
 def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revocation:

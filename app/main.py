@@ -3,11 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import admin_events, authz, health, keys, me, revocations, sessions, tokens
+from app.api import (
+    admin_clients,
+    admin_events,
+    authz,
+    health,
+    keys,
+    me,
+    oauth,
+    revocations,
+    sessions,
+    tokens,
+    vouched_sessions,
+)
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
@@ -18,6 +31,20 @@ from app.jobs.schedule import running_jobs
 from app.observability.logs import configure_logs
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
+
+SURFACE: Final = (
+    tokens,
+    sessions,
+    me,
+    authz,
+    admin_events,
+    admin_clients,
+    vouched_sessions,
+    oauth,
+    revocations,
+    keys,
+    health,
+)
 
 
 def create_app(settings: Settings | None = None, clock: Clock | None = None) -> FastAPI:
@@ -51,11 +78,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         redoc_url=None,
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
-        routes=[
-            route
-            for module in (tokens, sessions, me, authz, admin_events, keys, revocations, health)
-            for route in module.router.routes
-        ],
+        routes=[route for module in SURFACE for route in module.router.routes],
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )

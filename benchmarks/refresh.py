@@ -22,6 +22,7 @@ from uuid import UUID
 import uvloop
 
 from app.domain import refresh_token
+from app.domain.families import FIRST_PARTY_CLIENT
 from app.repositories.rotations import ROTATE
 from app.security.keys import Keyring
 from benchmarks import rig
@@ -91,6 +92,8 @@ def pgbench(url: str, families: int, clients: int, seconds: int) -> float:
         "$10": "gen_random_uuid()",
         "$11": f"'{rig.AGENT}'",
         "$12": "gen_random_uuid()",
+        "$13": f"'{FIRST_PARTY_CLIENT}'",
+        "$14": "''",
     }
     statement = re.sub(r"\$\d+", lambda found: values[found.group()], ROTATE)
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:

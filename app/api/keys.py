@@ -1,17 +1,74 @@
-"""The public keys by which others verify our access tokens."""
+"""What others need to know of us: the keys that verify our access tokens, and where what is."""
 
-from typing import Any
+import json
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request, Response, status
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from app.api.dependencies import Access, services, stated
+from app.domain.api_clients import ClientGrant, ClientScope
 
 router = APIRouter(tags=["standards"])
 
+# A key is published thirty days before it signs. A secret that was appended should be left there for this long before
+# it is moved to the front: then nobody's copy of the key set lacks it.
+KEPT_SECONDS: Final = 3600
 
-@router.get("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE))
-async def key_set(request: Request, response: Response) -> dict[str, list[dict[str, Any]]]:
-    """The key set (RFC 7517): the previous, the current and the next 30 days' keys."""
-    response.headers["Cache-Control"] = "public, max-age=3600"
+_SECRETS: Final = ["client_secret_basic", "client_secret_post"]
+_METADATA: Final = "/.well-known/oauth-authorization-server"
+
+
+@router.get("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
+async def key_set(request: Request) -> Response:
+    """The key set (RFC 7517): the previous, the current and the next 30 days' keys. With an ETag."""
     keys = services(request).signing_keys.published(services(request).clock.on_host())
-    return {"keys": [key.jwk for key in keys]}
+    return _kept(request, {"keys": [key.jwk for key in keys]})
+
+
+@router.get(_METADATA, openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
+async def metadata(request: Request) -> Response:
+    """Where what is, and what it can (RFC 8414). All addresses begin with `ROTA_ISSUER`."""
+    return _kept(request, _describe(services(request).settings.issuer))
+
+
+@router.get(_METADATA + "/{path:path}", openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
+async def metadata_of_path(path: str, request: Request) -> Response:
+    """The same where the issuer has a path, which then stands behind (RFC 8414 section 3.1)."""
+    issuer = services(request).settings.issuer
+    if not path or urlsplit(issuer).path.strip("/") != path:
+        raise HTTPException(status.HTTP_404_NOT_FOUND)
+    return _kept(request, _describe(issuer))
+
+
+def _describe(issuer: str) -> dict[str, Any]:
+    at = issuer.rstrip("/")
+    return {
+        "issuer": issuer,
+        "token_endpoint": f"{at}/oauth2/token",
+        "revocation_endpoint": f"{at}/oauth2/revoke",
+        "introspection_endpoint": f"{at}/oauth2/introspect",
+        "jwks_uri": f"{at}/.well-known/jwks.json",
+        "scopes_supported": [scope.value for scope in ClientScope],
+        "grant_types_supported": [grant.value for grant in ClientGrant],
+        # There is no authorization endpoint, but the member is required, and an empty list may not be sent (RFC 8414
+        # sections 2 and 3.2). `none` is the registered value for an answer that holds no token.
+        "response_types_supported": ["none"],
+        "token_endpoint_auth_methods_supported": [*_SECRETS, "none"],
+        "revocation_endpoint_auth_methods_supported": [*_SECRETS, "none"],
+        "introspection_endpoint_auth_methods_supported": [*_SECRETS, "Bearer"],
+    }
+
+
+def _kept(request: Request, content: dict[str, Any]) -> Response:
+    """An answer that may be kept, or that it is what the asker has (RFC 9110 section 13.1.2)."""
+    body = json.dumps(content, separators=(",", ":")).encode()
+    tag = f'"{sha256(body).hexdigest()[:32]}"'
+    headers = {"Cache-Control": f"public, max-age={KEPT_SECONDS}", "ETag": tag}
+    named = [each.strip() for each in ",".join(request.headers.getlist("if-none-match")).split(",")]
+    if "*" in named or tag in {each.removeprefix("W/") for each in named}:
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")

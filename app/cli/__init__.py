@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import audit, dev, serve, users
+from app.cli import audit, clients, dev, serve, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -13,6 +13,7 @@ cli = typer.Typer(name="rota", no_args_is_help=True, add_completion=False, prett
 cli.command("dev")(dev.dev)
 cli.command("serve")(serve.serve)
 cli.add_typer(users.commands, name="users")
+cli.add_typer(clients.commands, name="clients")
 cli.add_typer(audit.commands, name="audit")
 
 
@@ -30,6 +31,7 @@ _EXITS = {
     "event_not_sealed": Exit.TRY_AGAIN,
     "nothing_there": Exit.NOT_FOUND,
     "event_not_found": Exit.NOT_FOUND,
+    "client_not_found": Exit.NOT_FOUND,
 }
 
 

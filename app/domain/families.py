@@ -156,17 +156,34 @@ class FastForward:
 
 
 @dataclass(frozen=True, slots=True)
+class Misdirected:
+    """The family is another client's: refused, and it lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Widened:
+    """More is asked for than was granted: nothing is spent."""
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """The token is further ahead than a failover explains: this is an old copy of the database."""
 
     ahead: int
 
 
-RefreshDecision = Refuse | Lapse | TryAgain | Replay | Reuse | FastForward | Restored
+RefreshDecision = Refuse | Lapse | TryAgain | Replay | Reuse | FastForward | Restored | Misdirected | Widened
 
 
 def decide_refresh(
-    family: Family, *, presented: int, attempt: bytes | None, now: datetime, lifetimes: Lifetimes
+    family: Family,
+    *,
+    presented: int,
+    attempt: bytes | None,
+    now: datetime,
+    lifetimes: Lifetimes,
+    client_id: str = FIRST_PARTY_CLIENT,
+    scope: tuple[str, ...] = (),
 ) -> RefreshDecision:
     """
     What a token with a right proof means for the family as locked.
@@ -175,24 +192,32 @@ def decide_refresh(
         presented: The token's generation.
         attempt: Keyed digest of this request's `Idempotency-Key` for that generation, if one was sent.
         now: The database's time, read after the lock was won.
-    Source: RFC 9700 section 4.14.2 (rotation and reuse).
+        client_id: Who presents it. A family says nothing to another client, not even that it is over, and no other
+            client can end it.
+        scope: What is asked for. A token that would be refused is refused whatever is asked for: reuse is noticed.
+    Source: RFC 9700 section 4.14.2 (rotation and reuse), RFC 6749 section 6 (client and scope).
     """
+    if family.client_id != client_id:
+        return Misdirected()
     if family.ended_at is not None:
         return Refuse()
     if (expired := family.expiry(now)) is not None:
         return Lapse(expired)
     ahead = presented - family.generation
+    if ahead > FAST_FORWARD_LIMIT:
+        return Restored(ahead)
+    wide = not set(scope) <= set(family.scope.split())
     if ahead == 0:
-        return TryAgain()
+        return Widened() if wide else TryAgain()
     if ahead > 0:
-        return FastForward(ahead) if ahead <= FAST_FORWARD_LIMIT else Restored(ahead)
+        return Widened() if wide else FastForward(ahead)
     if ahead == -1 and family.rotated_at is not None:
         age = now - family.rotated_at
         if age < lifetimes.grace:
-            return Replay(by_key=False)
+            return Widened() if wide else Replay(by_key=False)
         # The family's own attempt first: without one, no key of anybody's matches.
         if family.attempt is not None and attempt == family.attempt and age < lifetimes.retry:
-            return Replay(by_key=True)
+            return Widened() if wide else Replay(by_key=True)
     return Reuse()
 
 

@@ -6,6 +6,7 @@ keeps the last of two members. For passwords and tokens that is guessing, so bod
 """
 
 import asyncio
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -68,9 +69,17 @@ async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:
     kind = _kind(request, kinds) if raw or "content-type" in request.headers else None
     given: dict[str, Any] = {}
     if kind is Kind.FORM:
-        given = {name: value for name, value in _form(raw).items() if name in model.model_fields}
+        given = dict(_known(_form(raw), model))
     elif kind is Kind.JSON:
         given = _json(raw)
+    return _validated(model, given)
+
+
+def _known(form: dict[str, str], model: type[Body]) -> dict[str, str]:
+    return {name: value for name, value in form.items() if name in model.model_fields}
+
+
+def _validated(model: type[M], given: Mapping[str, object]) -> M:
     try:
         return model.model_validate(given)
     except ValidationError as invalid:
@@ -92,12 +101,21 @@ async def read_form(request: Request) -> dict[str, str]:
     Raises:
         As `read_body`.
     """
-    known: dict[str, str] | None = getattr(request.state, "form", None)
+    known: dict[str, str] | None = request.scope.get("rota.form")
     if known is None:
-        raw = await _read(request)
         _kind(request, (Kind.FORM,))
-        known = request.state.form = _form(raw)
+        known = request.scope["rota.form"] = _form(await _read(request))
     return known
+
+
+async def read_form_as(request: Request, model: type[M]) -> M:
+    """
+    The form as a body of that kind, as `read_body` would read it.
+
+    Raises:
+        As `read_body`.
+    """
+    return _validated(model, _known(await read_form(request), model))
 
 
 def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -> dict[str, Any]:
@@ -107,6 +125,10 @@ def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -
 
 
 async def _read(request: Request) -> bytes:
+    """The body's bytes, which a guard may have read already to see who the client is."""
+    known: bytes | None = request.scope.get("rota.body")
+    if known is not None:
+        return known
     raw = b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -116,6 +138,7 @@ async def _read(request: Request) -> bytes:
                     raise BodyTooLarge
     except TimeoutError:
         raise BodyTooSlow from None
+    request.scope["rota.body"] = raw
     return raw
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.domain import errors
+from app.http import oauth_errors
 from app.observability.logs import get_logger
 
 log = get_logger()
@@ -52,7 +53,7 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.UserNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.ClientRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_client", challenge=True),
-    errors.ClientNotPermitted: Answer(HTTPStatus.FORBIDDEN, "insufficient_scope"),
+    errors.ClientNotPermitted: Answer(HTTPStatus.FORBIDDEN, "insufficient_scope", challenge=True),
     errors.GrantNotPermitted: Answer(HTTPStatus.BAD_REQUEST, "unauthorized_client"),
     errors.TokenOfAnotherClient: Answer(HTTPStatus.BAD_REQUEST, "invalid_grant"),
     errors.UnsupportedTokenType: Answer(HTTPStatus.BAD_REQUEST, "unsupported_token_type"),
@@ -159,7 +160,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         more = {"error": answer.oauth, "error_description": error.message}
     if answer.challenge:
         # RFC 6750 section 3.1 has no word for wrong credentials; a bare challenge is what remains.
-        named = f', error="{answer.oauth}"' if answer.oauth == "invalid_token" else ""
+        named = f', error="{answer.oauth}"' if answer.oauth in {"invalid_token", "insufficient_scope"} else ""
         scheme = "Basic" if isinstance(error, errors.ClientRejected) else "Bearer"
         headers["WWW-Authenticate"] = f'{scheme} realm="rota"{named}'
     if isinstance(error, errors.Unavailable | errors.TooManyStreams):
@@ -168,6 +169,8 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         more["errors"] = error.findings
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
+    if request.scope["path"].startswith(oauth_errors.PATHS):
+        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
     return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more)
 
 
@@ -180,5 +183,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     """The framework's own refusals: no such path, wrong method, body too large."""
     assert isinstance(error, HTTPException)  # noqa: S101 - by registration
     status = HTTPStatus(error.status_code)
+    if request.scope["path"].startswith(oauth_errors.PATHS):
+        return oauth_errors.answer(status, "invalid_request", f"{status.phrase}.", dict(error.headers or {}))
     code = status.name.lower()
     return problem(request.state.request_id, status, code, f"{status.phrase}.", dict(error.headers or {}))

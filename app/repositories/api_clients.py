@@ -171,7 +171,12 @@ class ApiClientRepository:
 
 
 def _is(reference: UUID | str) -> ColumnElement[bool]:
-    return ApiClientRow.id == reference if isinstance(reference, UUID) else ApiClientRow.client_id == reference
+    if isinstance(reference, str):
+        try:
+            reference = UUID(reference)
+        except ValueError:
+            return ApiClientRow.client_id == reference
+    return ApiClientRow.id == reference
 
 
 def _hash(digest: bytes | None, key_id: int | None) -> SecretHash | None:

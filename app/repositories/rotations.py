@@ -20,7 +20,8 @@ from app.repositories.database import Database
 # READ COMMITTED re-checks the WHERE on the row version that won, so of two simultaneous uses one finds zero rows.
 # The event commits with the change or not at all. What is compared is a digest of the proof: a logged statement holds
 # no token. The times written are of the moment the row was won, so that a family's times never go back. The update is
-# HOT: no index stands on a column that is written here.
+# HOT: no index stands on a column that is written here. Whose token it is and what was granted are conditions like the
+# rest: a client that presents another's token, or asks for more than was granted, spends nothing.
 ROTATE: Final = f"""
 WITH spent AS (
   UPDATE families
@@ -33,6 +34,7 @@ WITH spent AS (
    WHERE user_id = $5 AND id = $6 AND generation = $7 AND ended_at IS NULL
      AND idle_expires_at > coalesce($1, statement_timestamp())
      AND expires_at > coalesce($1, statement_timestamp())
+     AND client_id = $13 AND ($14 = '' OR string_to_array(scope, ' ') @> string_to_array($14, ' '))
      AND sha256(sha256(seed || $8::bytea)) = $9::bytea
   RETURNING user_id, id, generation, event_seq, rotated_at, seed, client_id, scope, role, authenticated_at,
             idle_expires_at, expires_at
@@ -78,12 +80,18 @@ class RotationRepository:
         attempt: bytes | None,
         idle: timedelta,
         client: ClientContext,
+        client_id: str,
+        scope: str,
         event_id: UUID,
     ) -> Grant | None:
         """
         Spend the token if it is the live one of an active family, and write the event.
 
         Changes and commits by itself. `None`: nothing was changed, for whatever reason.
+
+        Args:
+            client_id: The family must be this client's.
+            scope: Must be a part of what the family was granted; empty is.
 
         Raises:
             Unavailable: operational trouble; the token may have been spent, and the same token again finds out.
@@ -102,6 +110,8 @@ class RotationRepository:
             event_id,
             client.user_agent,
             client.request_id,
+            client_id,
+            scope,
         )
         if row is None:
             return None

@@ -50,6 +50,8 @@ class ClientList:
 
 
 class ApiClients:
+    """A client is referred to by its id or its client id, which never looks like one."""
+
     def __init__(self, database: Database, keyring: Keyring, authentication: ClientAuthentication) -> None:
         self._database = database
         self._keyring = keyring

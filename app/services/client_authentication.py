@@ -11,7 +11,7 @@ from app.domain.clock import Clock
 from app.domain.errors import AccessTokenRejected, ClientRejected, InputInvalid, Unavailable
 from app.observability.logs import get_logger
 from app.repositories.database import Database
-from app.security.access_tokens import AccessTokens
+from app.security.access_tokens import AccessTokens, ClientClaims
 from app.security.keys import Keyring
 
 log = get_logger()
@@ -86,7 +86,19 @@ class ClientAuthentication:
 
     async def authenticate_token(self, token: str) -> ApiClient:
         """
-        The client behind an access token of the client credentials grant, with the scopes of that token only.
+        The client behind an access token that it got for itself, with the scopes of that token only.
+
+        Raises:
+            AccessTokenRejected, Unavailable: as `examine_token`.
+        """
+        client, _ = await self.examine_token(token)
+        return client
+
+    async def examine_token(self, token: str) -> tuple[ApiClient, ClientClaims]:
+        """
+        The client behind an access token of the client credentials grant, and what the token says.
+
+        The client has those of its scopes that the token has: fewer than either, if it was given fewer since.
 
         Raises:
             AccessTokenRejected: not such a token, expired, or its client is disabled.
@@ -99,7 +111,7 @@ class ClientAuthentication:
         if cached.stored is None or cached.stored.client.disabled_at is not None:
             raise AccessTokenRejected(why="unknown or disabled client")
         client = cached.stored.client
-        return replace(client, scopes=client.scopes & claims.client_scopes)
+        return replace(client, scopes=client.scopes & claims.client_scopes), claims
 
     async def is_live(self, client_id: str) -> bool:
         """Whether a client is there and not disabled."""

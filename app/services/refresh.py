@@ -7,20 +7,24 @@ from typing import Any, NoReturn, assert_never
 from uuid_utils.compat import uuid7
 
 from app.domain.clients import ClientContext
-from app.domain.errors import RefreshTokenRejected, Unavailable
+from app.domain.errors import InvalidScope, RefreshTokenRejected, Unavailable
 from app.domain.events import ANONYMOUS, SYSTEM, Action, Event, Outcome, user_actor
 from app.domain.families import (
+    FIRST_PARTY_CLIENT,
     EndReason,
     Family,
     FastForward,
     Grant,
     Lapse,
     Lifetimes,
+    Misdirected,
+    RefreshDecision,
     Refuse,
     Replay,
     Restored,
     Reuse,
     TryAgain,
+    Widened,
     decide_refresh,
     mark_replay,
 )
@@ -41,6 +45,8 @@ class _Presentation:
     token: RefreshToken
     attempt: bytes | None
     client: ClientContext
+    client_id: str
+    scope: tuple[str, ...]
 
     def event(self, action: Action, **more: Any) -> Event:
         return Event(
@@ -62,7 +68,15 @@ class Refresh:
         self._pairs = pairs
         self._lifetimes = lifetimes
 
-    async def rotate(self, presented: str, *, idempotency_key: str | None, client: ClientContext) -> IssuedTokens:
+    async def rotate(
+        self,
+        presented: str,
+        *,
+        idempotency_key: str | None,
+        client: ClientContext,
+        client_id: str = FIRST_PARTY_CLIENT,
+        scope: tuple[str, ...] = (),
+    ) -> IssuedTokens:
         """
         Spend a refresh token and issue the next generation of its family.
 
@@ -72,19 +86,22 @@ class Refresh:
         Args:
             presented: As received; refused without a query unless its tag holds.
             idempotency_key: Lets the very request that rotated be repeated for an hour (by default).
+            client_id: Who presents it; the family of another client is refused and lives on.
+            scope: Narrows the new access token; the family keeps its own. Empty: all of that.
         Returns:
             The new pair; for a replay the same refresh token as the first time.
         Raises:
-            RefreshTokenRejected: forged, unknown, expired, ended or reused; the cause is in the event.
+            RefreshTokenRejected: forged, unknown, expired, ended, reused, another client's; the cause is in the event.
+            InvalidScope: more than the family was granted; nothing was spent.
             Unavailable: the database could not decide; the same token may be presented again.
         Source: RFC 6749 section 6, RFC 9700 section 4.14.2.
         """
         token = self._pairs.read(presented)
-        presentation = _Presentation(token, self._attempt(token, idempotency_key), client)
+        presentation = _Presentation(token, self._attempt(token, idempotency_key), client, client_id, scope)
         for _ in range(2):
             grant = await self._spend(presentation) or await self._look(presentation)
             if grant is not None:
-                return self._pairs.issue(grant)
+                return self._pairs.issue(_narrowed(grant, scope))
         raise Unavailable(why="the family changed twice under a refresh")
 
     def _attempt(self, token: RefreshToken, key: str | None) -> bytes | None:
@@ -105,6 +122,8 @@ class Refresh:
             attempt=presentation.attempt,
             idle=self._lifetimes.idle,
             client=presentation.client,
+            client_id=presentation.client_id,
+            scope=" ".join(presentation.scope),
             event_id=uuid7(),
         )
         if grant is not None:
@@ -140,7 +159,14 @@ class Refresh:
             attempt=presentation.attempt,
             now=now,
             lifetimes=self._lifetimes,
+            client_id=presentation.client_id,
+            scope=presentation.scope,
         )
+        return await self._obey(db, presentation, family, decision, now)
+
+    async def _obey(
+        self, db: UnitOfWork, presentation: _Presentation, family: Family, decision: RefreshDecision, now: datetime
+    ) -> Grant | None:
         match decision:
             case Refuse():
                 await self._refuse(db, presentation, Action.REFRESH_REFUSED, family.end_reason)
@@ -154,6 +180,10 @@ class Refresh:
                 await self._end_for_reuse(db, presentation, family, now)
             case FastForward(lost):
                 return await self._fast_forward(db, presentation, family, now, lost=lost)
+            case Misdirected():
+                await self._refuse(db, presentation, Action.REFRESH_MISDIRECTED, "wrong_client")
+            case Widened():
+                raise InvalidScope
             case Restored():
                 await self._end(db, presentation, EndReason.RESTORE, now)
             case _:  # pragma: no cover
@@ -264,6 +294,11 @@ class Refresh:
         await db.commit()
         _tell(Action.SESSION_FAST_FORWARDED, presentation, lost=lost)
         return grant
+
+
+def _narrowed(grant: Grant, scope: tuple[str, ...]) -> Grant:
+    """In the order in which it was granted, whatever the order of the question."""
+    return replace(grant, scope=" ".join(value for value in grant.scope.split() if value in scope)) if scope else grant
 
 
 def _tell(action: Action, presentation: _Presentation, **more: object) -> None:

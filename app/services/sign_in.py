@@ -1,27 +1,26 @@
 """From a password to a session."""
 
-import secrets
-from datetime import datetime
-from typing import NoReturn
-
-from uuid_utils.compat import uuid7
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final, NoReturn
+from uuid import UUID
 
 from app.domain.clients import ALIKE_FAILURES, ClientContext, failure_source
-from app.domain.errors import InvalidCredentials, UsernameRefused
-from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome, user_actor
-from app.domain.families import FIRST_PARTY_CLIENT, Family, Grant, Lifetimes
+from app.domain.errors import InputInvalid, InvalidCredentials, UserDisabled, UsernameRefused, UserNotFound
+from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome
+from app.domain.families import Grant, Lifetimes
 from app.domain.users import User, username_key
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
 from app.security.keys import Keyring
 from app.security.passwords import PasswordHasher
-from app.services.devices import describe_device
-from app.services.ends import end_events
+from app.services.opening import Opening, Terms
 from app.services.tokens import IssuedTokens, TokenPairs
 
 log = get_logger()
 
-_SEED_BYTES = 32
+OF_OUR_OWN_ROUTES: Final = Terms()
+CLOCKS_APART: Final = timedelta(seconds=60)  # by which a client's clock may be ahead of the database's
 
 
 class SignIn:
@@ -40,9 +39,11 @@ class SignIn:
         self._keyring = keyring
         self._pairs = pairs
         self._lifetimes = lifetimes
-        self._max_sessions = max_sessions
+        self._opening = Opening(lifetimes, max_sessions=max_sessions)
 
-    async def with_password(self, username: str, password: str, *, client: ClientContext) -> IssuedTokens:
+    async def with_password(
+        self, username: str, password: str, *, client: ClientContext, terms: Terms = OF_OUR_OWN_ROUTES
+    ) -> IssuedTokens:
         """
         Open a session for whoever knows the password.
 
@@ -62,12 +63,41 @@ class SignIn:
             new_hash = await self._hasher.hash(password) if outdated else None
             async with self._database.begin() as db:
                 if await db.users.lock_verified(user.id, user.password_hash):
-                    grant = await self._open(db, user, new_hash, client)
+                    grant = await self._open(db, user, new_hash, terms, client)
                     await db.commit()
                     log.info(Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id))
                     return self._pairs.issue(grant)
             # Disabled, changed, or the same password hashed anew by a sign-in beside this one: look once more.
         return await self._refuse(username, user, client)
+
+    async def vouched(self, user_id: UUID, terms: Terms, *, client: ClientContext) -> IssuedTokens:
+        """
+        Open a session for a person whom the client of the terms has authenticated itself.
+
+        The user row is locked first, as at a sign-in: no session slips past a disabling, and the cap holds. Whether
+        the user has a password does not matter.
+
+        Args:
+            client: Address and agent of the person, as the client saw them.
+        Raises:
+            UserNotFound, UserDisabled: as they say.
+            InputInvalid: authenticated in the future, or longer ago than a session may live.
+        """
+        async with self._database.begin() as db:
+            user = await db.users.lock(user_id)
+            if user is None:
+                raise UserNotFound
+            if user.disabled_at is not None:
+                raise UserDisabled
+            now = await db.now()
+            if terms.authenticated_at is not None:
+                if not now - self._lifetimes.session <= terms.authenticated_at <= now + CLOCKS_APART:
+                    raise InputInvalid("auth_time must be in the past, by no more than a session may live.")
+                terms = replace(terms, authenticated_at=min(terms.authenticated_at, now))
+            grant = await self._opening.open(db, user, terms, client)
+            await db.commit()
+        log.info(Action.SESSION_CREATED, user=str(user_id), session=str(grant.family_id), client=terms.client_id)
+        return self._pairs.issue(grant)
 
     async def _find(self, username: str) -> User | None:
         async with self._database.begin() as db:
@@ -94,78 +124,15 @@ class SignIn:
         log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=reason)
         raise InvalidCredentials(why=reason)
 
-    async def _open(self, db: UnitOfWork, user: User, new_hash: str | None, client: ClientContext) -> Grant:
+    async def _open(
+        self, db: UnitOfWork, user: User, new_hash: str | None, terms: Terms, client: ClientContext
+    ) -> Grant:
         now = await db.now()
         if new_hash is not None:
             await db.users.replace_hash(user.id, verified=user.password_hash, new=new_hash)
             rehashed = Event(Action.PASSWORD_REHASHED, SYSTEM, client, subject_id=user.id)
             await db.audit.add(rehashed, at=now)
-        if self._max_sessions:
-            evicted = await db.families.evict_oldest(user.id, keep=self._max_sessions - 1, now=now)
-            await db.audit.add(*end_events(evicted, actor=SYSTEM, client=client), at=now)
-        family, seed = self._new_family(user, client, now), secrets.token_bytes(_SEED_BYTES)
-        await db.families.add(family, seed)
-        await db.audit.add(_created(family, client), at=now)
-        return Grant(
-            now=now,
-            user_id=user.id,
-            family_id=family.id,
-            generation=family.generation,
-            seed=seed,
-            client_id=family.client_id,
-            scope=family.scope,
-            role=family.role,
-            authenticated_at=family.authenticated_at,
-            idle_expires_at=family.idle_expires_at,
-            expires_at=family.expires_at,
-        )
-
-    def _new_family(self, user: User, client: ClientContext, now: datetime) -> Family:
-        device = describe_device(client.user_agent)
-        expires_at = now + self._lifetimes.session
-        return Family(
-            user_id=user.id,
-            id=uuid7(),
-            generation=0,
-            event_seq=1,
-            client_id=FIRST_PARTY_CLIENT,
-            scope="",  # nobody has registered what this client may have, so it is granted nothing
-            role=user.role,
-            authenticated_at=now,
-            amr="pwd",  # RFC 8176 section 2
-            acr=None,
-            created_at=now,
-            rotated_at=None,
-            idle_expires_at=min(now + self._lifetimes.idle, expires_at),
-            expires_at=expires_at,
-            ended_at=None,
-            end_reason=None,
-            ended_by=None,
-            attempt=None,
-            replayed_generation=None,
-            ride_along_generation=None,
-            ride_along_count=0,
-            created_ip=client.ip,
-            last_ip=client.ip,
-            user_agent=client.user_agent,
-            device=device.device,
-            browser=device.browser,
-            os=device.os,
-            label=None,
-        )
-
-
-def _created(family: Family, client: ClientContext) -> Event:
-    return Event(
-        Action.SESSION_CREATED,
-        user_actor(family.user_id),
-        client,
-        subject_id=family.user_id,
-        family_id=family.id,
-        family_seq=family.event_seq,
-        generation=family.generation,
-        detail={"amr": [family.amr], "client_id": family.client_id, "scope": family.scope},
-    )
+        return await self._opening.open(db, user, terms, client)
 
 
 def _lookup_key(username: str) -> str:

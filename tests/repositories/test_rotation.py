@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from app.domain.families import FIRST_PARTY_CLIENT
 from app.repositories.rotations import LIVENESS, ROTATE
 from tests.conftest import MakePerson, MakeServices, Person, client_at
 
@@ -41,6 +42,7 @@ async def test_the_rotation_goes_by_the_primary_key(person: Person, sql: asyncpg
     """One row by user and id, nothing sorted, nothing scanned."""
     issued = await person.sign_in()
     arguments = [None, None, None, None, person.user.id, issued.session_id, 0, r"\x00", r"\x00", uuid7(), None, None]
+    arguments += [FIRST_PARTY_CLIENT, ""]
     await sql.execute("SET enable_seqscan = off")
     try:
         plan = await sql.fetchval("EXPLAIN (FORMAT JSON) " + _with_values(ROTATE, arguments))

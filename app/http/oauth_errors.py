@@ -1,0 +1,47 @@
+"""Errors of `/oauth2/*`, to the letter of RFC 6749 section 5.2: plain JSON, 400 unless the client itself is refused."""
+
+import re
+from http import HTTPStatus
+from typing import Final
+
+from fastapi.responses import JSONResponse
+
+from app.domain import errors
+
+PATHS: Final = "/oauth2/"
+NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 section 5.1
+
+# By code, whatever the same error is elsewhere: nothing the user can send makes this grant good.
+_INVALID_GRANT: Final = frozenset({"invalid_credentials", "refresh_token_rejected", "password_change_required"})
+_KEPT: Final = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    }
+)
+_NOT_ALLOWED: Final = re.compile(r"[^\x20\x21\x23-\x5B\x5D-\x7E]")  # in error_description
+
+
+def oauth_error(error: errors.RotaError, status: HTTPStatus, name: str | None, headers: dict[str, str]) -> JSONResponse:
+    """
+    The answer to an error.
+
+    Args:
+        status, name: As the table of answers has them for the rest of the API.
+    """
+    if error.code in _INVALID_GRANT:
+        status, name = HTTPStatus.BAD_REQUEST, "invalid_grant"
+        headers.pop("WWW-Authenticate", None)
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # No error of RFC 6749: clients throw their tokens away on invalid_grant, and here nothing was refused.
+        name = error.code if isinstance(error, errors.Unavailable) else "server_error"
+    elif status not in _KEPT:
+        status, name = HTTPStatus.BAD_REQUEST, name or "invalid_request"
+    return answer(status, name or "invalid_request", error.message, headers)
+
+
+def answer(status: int, name: str, description: str, headers: dict[str, str]) -> JSONResponse:
+    content = {"error": name, "error_description": _NOT_ALLOWED.sub("'", description)}
+    return JSONResponse(content, status, {**headers, **NOT_KEPT})
