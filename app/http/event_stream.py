@@ -42,13 +42,12 @@ class EventStream(Response):
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         watching = asyncio.create_task(self._watch(receive))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if scope["method"] != "HEAD":
-                async for written in self._written():
-                    await send({"type": "http.response.body", "body": written, "more_body": True})
+            async for written in self._written():
+                await send({"type": "http.response.body", "body": written, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             watching.cancel()

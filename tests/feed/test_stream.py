@@ -56,7 +56,7 @@ async def test_events_come_at_once_and_a_consumer_that_was_away_misses_nothing(
 
 
 async def test_the_head_of_a_stream(own: OwnDatabase, serve: Serve, who: Credentials) -> None:
-    """Not kept, not buffered by proxies, with a time to come back that differs; and HEAD is answered."""
+    """Not kept, not buffered by proxies, with a time to come back that differs."""
     served = await serve(own.app)
     async with client(served.url) as http:
         retries = set()
