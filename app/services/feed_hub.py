@@ -36,7 +36,7 @@ RING_ENDS: Final = 4096  # some 5 MB with tokens
 PRELOADED_ENDS: Final = 2048  # at the start: those who come back after a restart find what they lack in memory
 BATCH_ENDS: Final = 64  # one write to a follower, under 64 KB with tokens
 READ_ENDS: Final = 256
-WOKEN_AT_ONCE: Final = 16  # some 0.5 ms of work; then the other requests have their turn
+WOKEN_AT_ONCE: Final = 8  # some 0.3 ms of work; then the other requests have their turn
 PAUSE_SHARE: Final = 2.0  # between two wakings of all, as a multiple of how long the last one took
 PAUSE_SECONDS_MAXIMUM: Final = 0.1
 
@@ -94,7 +94,8 @@ class Follower:
             FeedCursorGone: its cursor is of another history.
             Unavailable: the database was needed and cannot be asked.
         """
-        deadline = asyncio.get_running_loop().time() + seconds
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         while True:
             if self.dismissed:
                 raise FollowerDismissed
@@ -102,12 +103,13 @@ class Follower:
             batch = await self._take()
             if batch is not None:
                 return await self._hub.writer.sign(batch) if self.with_tokens else batch
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            if loop.time() >= deadline:
                 return None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
+            timer = loop.call_at(deadline, self._wake.set)  # a third of what a timeout costs, times a thousand
+            try:
+                await self._wake.wait()
+            finally:
+                timer.cancel()
 
     async def begin(self) -> None:
         """
