@@ -76,7 +76,7 @@ class EventStream(Response):
             except RotaError:
                 return  # its cursor has become one of another history: who comes back with it is told so
             if batch is not None:
-                yield rendered(batch, with_tokens=self._follower.with_tokens)
+                yield self._rendered(batch)
             elif announced or self._follower.at_the_end:
                 yield self._idle()
                 announced = True
@@ -96,12 +96,12 @@ class EventStream(Response):
         at = current_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return format_sse_event(comment=f"current {at}", id=cursor)
 
-
-def rendered(batch: Batch, *, with_tokens: bool) -> bytes:
-    """All events of a batch; made once for all followers."""
-    known = batch.rendered.get(with_tokens)
-    if known is None:
-        pairs = zip(batch.lines(with_tokens=with_tokens), batch.cursors, strict=True)
-        known = b"".join(format_sse_event(data_str=line.decode(), event=EVENT, id=cursor) for line, cursor in pairs)
-        batch.rendered[with_tokens] = known
-    return known
+    def _rendered(self, batch: Batch) -> bytes:
+        """All events of a batch; made once for all followers."""
+        with_tokens = self._follower.with_tokens
+        known = batch.rendered.get(with_tokens)
+        if known is None:
+            pairs = zip(batch.lines(with_tokens=with_tokens), self._feed.writer.write_cursors(batch), strict=True)
+            known = b"".join(format_sse_event(data_str=line.decode(), event=EVENT, id=cursor) for line, cursor in pairs)
+            batch.rendered[with_tokens] = known
+        return known

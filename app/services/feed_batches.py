@@ -31,7 +31,6 @@ class Batch:
         entries: Each end as a JSON object, without its token.
         tokens: The Security Event Tokens, when somebody wants them.
         places: What has been seen after each end; the last is `after`.
-        cursors: The same, written.
         rendered: Kept by whoever writes it for the wire, since all consumers of a kind get the same bytes.
     """
 
@@ -40,7 +39,7 @@ class Batch:
     after: FeedCursor
     entries: list[bytes]
     places: list[FeedCursor]
-    cursors: list[str]
+    identity: bytes
     tokens: list[str] | None = None
     rendered: dict[bool, bytes] = field(default_factory=dict)
 
@@ -93,8 +92,11 @@ class FeedWriter:
         places = [FeedCursor(before.seen, Place(target, end.xact, end.id)) for end in ends]
         if places:
             places[-1] = after
-        cursors = [self.write_cursor(place, identity) for place in places]
-        return Batch(ends, before, after, [self._entry(end) for end in ends], places, cursors)
+        return Batch(ends, before, after, [self._entry(end) for end in ends], places, identity)
+
+    def write_cursors(self, batch: Batch) -> list[str]:
+        """The cursor after each end."""
+        return [self.write_cursor(place, batch.identity) for place in batch.places]
 
     def part(self, batch: Batch, keep: Sequence[int]) -> Batch:
         """Only some of a batch; whoever gets it knows the others."""
@@ -105,7 +107,7 @@ class FeedWriter:
             batch.after,
             [batch.entries[n] for n in keep],
             [batch.places[n] for n in keep],
-            [batch.cursors[n] for n in keep],
+            batch.identity,
             None if tokens is None else [tokens[n] for n in keep],
         )
 

@@ -30,7 +30,7 @@ class FeedPage:
 class Revocations:
     def __init__(self, reader: FeedReader, writer: FeedWriter, hub: Hub, *, streams_per_client: int) -> None:
         self._reader = reader
-        self._writer = writer
+        self.writer = writer
         self.hub = hub
         self._streams_per_client = streams_per_client
 
@@ -48,11 +48,11 @@ class Revocations:
             reading = await self._reader.read(cursor, identity, limit=limit - len(entries))
             cursor, identity, batch = reading.batch.after, reading.identity, reading.batch
             if with_tokens:
-                batch = await self._writer.sign(batch)
+                batch = await self.writer.sign(batch)
             entries += batch.lines(with_tokens=with_tokens)
             # After the last page of what one snapshot saw comes what was committed since.
             if len(entries) >= limit or not reading.more:
-                return FeedPage(entries, self._writer.write_cursor(cursor, identity), more=reading.more)
+                return FeedPage(entries, self.writer.write_cursor(cursor, identity), more=reading.more)
 
     async def wait(
         self, after: str | None, *, seconds: float, limit: int, with_tokens: bool, client: UUID, check: Check
@@ -81,7 +81,7 @@ class Revocations:
         try:
             while (batch := await follower.next(AT_ONCE if entries else seconds)) is not None:
                 room = limit - len(entries)
-                kept = batch if len(batch.ends) <= room else self._writer.part(batch, range(room))
+                kept = batch if len(batch.ends) <= room else self.writer.part(batch, range(room))
                 entries += kept.lines(with_tokens=follower.with_tokens)
                 place = kept.places[-1] if kept is not batch else follower.cursor
                 if len(entries) == limit:
@@ -112,12 +112,12 @@ class Revocations:
     def cursor_of(self, follower: Follower) -> str | None:
         """Where a follower is; `None` while that is the beginning."""
         identity = follower.identity or self.hub.identity
-        return self._writer.write_cursor(follower.cursor, identity) if identity else None
+        return self.writer.write_cursor(follower.cursor, identity) if identity else None
 
     def _read(self, after: str | None) -> tuple[FeedCursor, bytes | None]:
-        return (BEGINNING, None) if after is None else self._writer.read_cursor(after)
+        return (BEGINNING, None) if after is None else self.writer.read_cursor(after)
 
     def _page(self, follower: Follower, entries: list[bytes], cursor: FeedCursor, *, more: bool) -> FeedPage:
         identity = follower.identity or self.hub.identity
         assert identity is not None  # noqa: S101 - a wait begins with a cursor, and so with an identity
-        return FeedPage(entries, self._writer.write_cursor(cursor, identity), more)
+        return FeedPage(entries, self.writer.write_cursor(cursor, identity), more)

@@ -248,7 +248,7 @@ async def test_a_cursor_from_the_future_is_gone(
     feed = app.state.container.revocations
     reading = await feed._reader.read(FeedCursor(Snapshot(1, 1)), None, limit=1)
     ahead = FeedCursor(Snapshot(reading.snapshot.xmax + 1000, reading.snapshot.xmax + 1000))
-    text = feed._writer.write_cursor(ahead, reading.identity)
+    text = feed.writer.write_cursor(ahead, reading.identity)
     follower = asyncio.create_task(ask(http, consumer, after=(await ask(http, consumer))["next"], wait=3))
     while not feed.hub.has_begun:  # the ring must not take it either
         await sql.execute("SELECT 1")
