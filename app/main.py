@@ -32,15 +32,16 @@ from app.observability.logs import configure_logs
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
 
+# Those asked most come first: routes are tried in turn.
 SURFACE: Final = (
     tokens,
+    authz,
+    oauth,
     sessions,
     me,
-    authz,
     admin_events,
     admin_clients,
     vouched_sessions,
-    oauth,
     revocations,
     keys,
     health,

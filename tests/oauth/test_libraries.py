@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote, against a server process: from PyPI and from npm."""
+"""Clients that nobody here wrote, in Python and in Node, against a server process."""
 
 import asyncio
 import json

@@ -15,6 +15,7 @@ from app.domain.families import (
     FastForward,
     Lapse,
     Lifetimes,
+    Misdirected,
     RefreshDecision,
     Refuse,
     Replay,
@@ -22,6 +23,7 @@ from app.domain.families import (
     Reuse,
     SessionState,
     TryAgain,
+    Widened,
     decide_refresh,
     mark_replay,
 )
@@ -184,3 +186,66 @@ def test_same_network(one: str, other: str, same: bool) -> None:  # noqa: FBT001
     """A /24 of IPv4, a /48 of IPv6."""
     assert same_network(ip_address(one), ip_address(other)) is same
     assert not same_network(None, ip_address(one))
+
+
+THEIRS = replace(FAMILY, client_id="billing", scope="read write")
+
+
+@pytest.mark.parametrize("presented", range(10))
+@pytest.mark.parametrize("family", [FAMILY, ENDED, replace(FAMILY, expires_at=NOW), rotated(LIMITS.retry)])
+def test_a_family_says_nothing_to_another_client(family: Family, presented: int) -> None:
+    """Whatever its state and whatever the token: nothing is written, so that no stranger can end it."""
+    for owner, asking in (("first-party", "billing"), ("billing", "first-party"), ("billing", "Billing")):
+        decision = decide_refresh(
+            replace(family, client_id=owner),
+            presented=presented,
+            attempt=b"ours",
+            now=NOW,
+            lifetimes=LIMITS,
+            client_id=asking,
+        )
+        assert decision == Misdirected()
+
+
+WIDE = [
+    pytest.param(THEIRS, 5, Widened(), id="live"),
+    pytest.param(THEIRS, 4, Widened(), id="just spent"),
+    pytest.param(replace(THEIRS, rotated_at=NOW - LIMITS.grace), 4, Widened(), id="late with the key of that rotation"),
+    pytest.param(THEIRS, 6, Widened(), id="one generation lost"),
+    pytest.param(THEIRS, 3, Reuse(), id="reuse"),
+    pytest.param(THEIRS, 8, Restored(3), id="three generations lost"),
+    pytest.param(replace(THEIRS, ended_at=NOW, end_reason=EndReason.LOGOUT), 5, Refuse(), id="ended"),
+    pytest.param(replace(THEIRS, expires_at=NOW), 5, Lapse(EndReason.ABSOLUTE_TIMEOUT), id="expired"),
+]
+
+
+@pytest.mark.parametrize(("family", "presented", "expected"), WIDE)
+def test_asking_for_more_than_was_granted(family: Family, presented: int, expected: RefreshDecision) -> None:
+    """Nothing is spent or replayed; but what would end the session whatever was asked for still does."""
+    for scope in (("admin",), ("read", "admin"), ("READ",)):
+        decision = decide_refresh(
+            family,
+            presented=presented,
+            attempt=b"ours",
+            now=NOW,
+            lifetimes=LIMITS,
+            client_id="billing",
+            scope=scope,
+        )
+        assert decision == expected
+
+
+@pytest.mark.parametrize("scope", [(), ("read",), ("write", "read")])
+def test_asking_for_a_part_is_as_asking_for_all(scope: tuple[str, ...]) -> None:
+    """Narrowing changes no decision."""
+    for presented, expected in ((5, TryAgain()), (4, Replay(by_key=False)), (6, FastForward(1)), (3, Reuse())):
+        decision = decide_refresh(
+            THEIRS,
+            presented=presented,
+            attempt=None,
+            now=NOW,
+            lifetimes=LIMITS,
+            client_id="billing",
+            scope=scope,
+        )
+        assert decision == expected

@@ -17,16 +17,26 @@ def _restore_logs() -> Iterator[None]:
 
 
 TOKEN = "rota_rt_" + "A" * 104
+CLIENT_SECRET = "rota_cs_" + "A" * 43
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"
 
 
 def test_secrets_are_blanked_by_name_and_by_look() -> None:
     """Whatever is named like a secret or looks like a token."""
     line = redact(
-        None, "info", {"event": f"got {TOKEN} and {JWT}!", "password": "hunter2", "refresh_token": "x", "n": 1}
+        None,
+        "info",
+        {
+            "event": f"got {TOKEN} and {JWT}!",
+            "client": f"{CLIENT_SECRET}",
+            "password": "hunter2",
+            "refresh_token": "x",
+            "n": 1,
+        },
     )
     assert line == {
         "event": "got [redacted] and [redacted]!",
+        "client": "[redacted]",
         "password": "[redacted]",
         "refresh_token": "[redacted]",
         "n": 1,
