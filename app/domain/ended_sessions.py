@@ -17,8 +17,8 @@ class EndedSessions:
     """
     A set of session ids that forgets each some time after the session's end.
 
-    Ids stand in sets by the time of the end, as 16 bytes each (some 100 bytes of memory), so that forgetting touches
-    only what is forgotten.
+    Ids stand in sets by the time of the end, as 16 bytes each (some 150 bytes of memory in all), so that forgetting
+    touches only what is forgotten.
     """
 
     def __init__(self) -> None:

@@ -149,10 +149,10 @@ class EndRepository:
         return str(row.started)
 
     async def _page(self, statement: str, arguments: tuple[Any, ...]) -> EndsPage:
-        rows = (await self._db.exec_driver_sql(statement, arguments)).all()
+        rows: Any = (await self._db.exec_driver_sql(statement, arguments)).all()
         ends = [
-            End(row.user_id, row.id, row.ended_at, EndReason(row.end_reason), int(row.xact))
-            for row in rows
-            if row.id is not None
+            End(user_id, family_id, ended_at, EndReason(reason), int(xact))
+            for _, _, user_id, family_id, ended_at, reason, xact in rows  # by place: a million may come
+            if family_id is not None
         ]
         return EndsPage(ends, Horizon.read(rows[0].snapshot), rows[0].now)

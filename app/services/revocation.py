@@ -17,7 +17,7 @@ from app.repositories.families import EndedFamily
 
 log = get_logger()
 
-PAGE: Final = 1000  # some 5 ms of the loop's time, between which it serves others
+PAGE: Final = 500  # some 5 ms of the loop's time, between which it serves others
 READ_SECONDS: Final = 3  # for a page; what is dead without a word is noticed by it
 RETRY_SECONDS: Final = 0.25
 POLLS: Final = 4  # within the time after which the view is stale, so that a lost notification does not matter
