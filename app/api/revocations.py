@@ -84,7 +84,7 @@ async def poll(request: Request, client: Following, query: Annotated[PollQuery, 
             limit=query.limit,
             with_tokens=query.sets,
             client=client.id,
-            check=lambda: _guard(request, None),
+            check=lambda: _guard(request),
         )
     else:
         page = await services(request).revocations.page(query.after, limit=query.limit, with_tokens=query.sets)
@@ -111,7 +111,7 @@ async def stream(request: Request, client: Following, query: Annotated[FeedQuery
     follower = feed.follow(
         _last_event_id(request) or query.after,
         client=client.id,
-        check=lambda: _guard(request, None),
+        check=lambda: _guard(request),
         with_tokens=query.sets,
     )
     try:
