@@ -371,7 +371,9 @@ class Hub:
                 await follower.check()
             except Unavailable:
                 return  # nothing was refused; the next time
-            except RotaError:
+            except Exception as error:  # noqa: BLE001 - one request's trouble must not keep the hub from the others
+                if not isinstance(error, RotaError):
+                    log.error("feed.check_broke", **describe_failure(error))
                 follower.dismiss()
             if number % WOKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
