@@ -24,6 +24,7 @@ from app.services.authentication import Authentication
 from app.services.client_authentication import ClientAuthentication
 from app.services.erasure import Erasure
 from app.services.exports import Exports
+from app.services.feed import Feed
 from app.services.feed_batches import FeedWriter
 from app.services.feed_hub import Hub
 from app.services.feed_reader import FeedReader
@@ -38,7 +39,6 @@ from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
 from app.services.revocation import Revocation
-from app.services.revocations import Revocations
 from app.services.sealing import Sealing
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
@@ -60,7 +60,7 @@ class Container:
     hasher: PasswordHasher
     signing_keys: SigningKeys
     revocation: Revocation
-    revocations: Revocations
+    feed: Feed
     authentication: Authentication
     client_authentication: ClientAuthentication
     api_clients: ApiClients
@@ -122,7 +122,7 @@ class Container:
             client_authentication=client_authentication,
             api_clients=ApiClients(database, keyring, client_authentication),
             revocation=revocation,
-            revocations=_feed(settings, database, keyring, signing_keys, revocation),
+            feed=_feed(settings, database, keyring, signing_keys, revocation),
             authentication=authentication,
             sign_in=sign_in,
             refresh=refresh,
@@ -155,7 +155,7 @@ class Container:
 
     async def close(self) -> None:
         self.hasher.close()
-        await self.revocations.hub.close()
+        await self.feed.hub.close()
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()
@@ -196,13 +196,13 @@ def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revoc
 
 def _feed(
     settings: Settings, database: Database, keyring: Keyring, signing_keys: SigningKeys, revocation: Revocation
-) -> Revocations:
+) -> Feed:
     """The feed of ended sessions for others, woken by the view."""
     tokens = EventTokens(signing_keys, issuer=settings.issuer, audience=settings.audience)
     writer = FeedWriter(tokens, keyring, database.clock)
     reader = FeedReader(database, writer)
     hub = Hub(reader, writer, lambda: revocation.found)
-    return Revocations(reader, writer, hub, streams_per_client=settings.streams_per_client)
+    return Feed(reader, writer, hub, streams_per_client=settings.streams_per_client)
 
 
 def _publishing(settings: Settings, database: Database) -> Publishing | None:

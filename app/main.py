@@ -12,11 +12,11 @@ from app.api import (
     admin_clients,
     admin_events,
     authz,
+    feed,
     health,
     keys,
     me,
     oauth,
-    revocations,
     sessions,
     tokens,
     vouched_sessions,
@@ -42,7 +42,7 @@ SURFACE: Final = (
     admin_events,
     admin_clients,
     vouched_sessions,
-    revocations,
+    feed,
     keys,
     health,
 )
@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         await container.lifecycle.started()
         async with running_jobs(container), following_ends(container):
             # The server waits for open answers before it tells us to stop; streams have no end but this one.
-            yield {STOPPING: container.revocations.hub.stop}
+            yield {STOPPING: container.feed.hub.stop}
         await container.lifecycle.stopped()
         await warming
         await container.close()

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import RotaError, Unavailable
+from app.services.feed import Feed
 from app.services.feed_batches import Batch
 from app.services.feed_hub import Follower, FollowerDismissed
-from app.services.revocations import Revocations
 
 KEEP_ALIVE_SECONDS: Final = 15.0
 AWAY_SECONDS: Final = 1.0  # before a follower asks again for what the database did not tell
@@ -32,7 +32,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, feed: Revocations, follower: Follower, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+    def __init__(self, feed: Feed, follower: Follower, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""

@@ -21,12 +21,12 @@ from app.repositories.audit import AuditRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
 from app.repositories.families import EndedFamily, FamilyRepository
+from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
-from app.repositories.revocations import RevocationRepository
 from app.repositories.seals import SealRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
@@ -113,7 +113,7 @@ class UnitOfWork:
     users: UserRepository
     families: FamilyRepository
     ends: EndRepository
-    revocations: RevocationRepository
+    feed: FeedRepository
     refusals: RefusalRepository
     audit: AuditRepository
     jobs: JobRepository
@@ -154,7 +154,7 @@ class UnitOfWork:
         self.users = UserRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)
-        self.revocations = RevocationRepository(self._db, self._clock.for_database())
+        self.feed = FeedRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from app.domain.revocations import WORDS, SessionEnd
+from app.domain.session_ends import WORDS, SessionEnd
 from app.security.signing_keys import ALGORITHM, SigningKeys
 
 TYPE: Final = "secevent+jwt"

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.domain.clock import Clock
 from app.domain.errors import FeedCursorInvalid
-from app.domain.revocations import SessionEnd
+from app.domain.session_ends import SessionEnd
 from app.domain.snapshots import FeedCursor, Place, Snapshot, pack_cursor, unpack_cursor
 from app.security.event_tokens import EventTokens
 from app.security.keys import CURSOR_TAG_BYTES, Keyring

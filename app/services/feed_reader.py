@@ -10,7 +10,7 @@ from app.domain.ended_sessions import KEPT
 from app.domain.errors import FeedCursorGone
 from app.domain.snapshots import FeedCursor, Place, Snapshot
 from app.repositories.database import Database
-from app.repositories.revocations import FeedRows
+from app.repositories.feed import FeedRows
 from app.services.feed_batches import Batch, FeedWriter
 
 READERS_MAXIMUM: Final = 3  # catching up at a time: after a restart all come at once, and refreshes need the database
@@ -52,9 +52,9 @@ class FeedReader:
         async with self._places, self._database.begin() as db:
             now = asyncio.get_running_loop().time()
             if now - self._floor_at >= FLOOR_SECONDS:
-                self._floor = await db.revocations.find_floor(KEPT)
+                self._floor = await db.feed.find_floor(KEPT)
                 self._floor_at, self._floor_identity = now, None
-            rows = await self._list(db.revocations.list_unseen, cursor, limit)
+            rows = await self._list(db.feed.list_unseen, cursor, limit)
         return self._reading(cursor, identity, rows, limit)
 
     async def _list(self, list_unseen: Callable[..., Awaitable[FeedRows]], cursor: FeedCursor, limit: int) -> FeedRows:

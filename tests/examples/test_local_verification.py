@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from app.container import Container
 from app.domain.events import NO_CLIENT
 from app.domain.families import EndReason
-from app.domain.revocations import SessionEnd
+from app.domain.session_ends import SessionEnd
 from app.security.event_tokens import EventTokens
 from tests.cli.test_cli import free_port
 from tests.conftest import PASSWORD, OwnDatabase, make_settings

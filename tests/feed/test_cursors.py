@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.domain.clock import Clock
 from app.domain.errors import FeedCursorInvalid
 from app.domain.families import EndReason
-from app.domain.revocations import CLASSES, WORDS, ReasonClass, SessionEnd
+from app.domain.session_ends import CLASSES, WORDS, ReasonClass, SessionEnd
 from app.domain.snapshots import (
     BEGINNING,
     CURSOR_CHARACTERS,

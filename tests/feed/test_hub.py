@@ -26,7 +26,7 @@ async def allowed() -> None:
 def follow(
     services: Container, after: str | None, check: Callable[[], Awaitable[object]] = allowed, *, tokens: bool = False
 ) -> Follower:
-    return services.revocations.follow(after, client=uuid4(), check=check, with_tokens=tokens)
+    return services.feed.follow(after, client=uuid4(), check=check, with_tokens=tokens)
 
 
 async def collect(follower: Follower, wanted: set[UUID], told: list[UUID], dice: random.Random | None = None) -> None:
@@ -72,7 +72,7 @@ async def test_each_follower_gets_each_end_once(
 
     async def one(delay: int) -> None:
         await gates[delay].wait()
-        before = await services.revocations.page(None, limit=dice.randrange(1, 90), with_tokens=False)
+        before = await services.feed.page(None, limit=dice.randrange(1, 90), with_tokens=False)
         known = [UUID(line.split(b'"')[3].decode()) for line in before.entries]
         follower = follow(services, before.next if dice.random() < 0.8 else None)
         told = known if follower.identity else []
@@ -80,7 +80,7 @@ async def test_each_follower_gets_each_end_once(
             await collect(follower, set(sessions), told, dice if delay % 2 else None)
             assert len(told) == len(set(told)), "some came twice"
         finally:
-            services.revocations.hub.remove(follower)
+            services.feed.hub.remove(follower)
 
     await asyncio.gather(*map(end_some, connections), *map(one, gates))
     assert committed == set(sessions)
@@ -105,7 +105,7 @@ async def test_one_read_serves_all(
     followers = [follow(services, None, tokens=True) for _ in range(200)]
     taking = [asyncio.create_task(follower.next(20)) for follower in followers]
     for _ in range(1_000_000):
-        if services.revocations.hub.has_begun:
+        if services.feed.hub.has_begun:
             break
         await asyncio.sleep(0)
     await end_sessions(own_sql, user, sessions)
@@ -145,10 +145,10 @@ async def test_a_hub_that_nobody_follows_asks_nothing(
     monkeypatch.setattr(feed_hub, "POLL_SECONDS", 0.01)
     services = make_services(url=own.app)
     user, sessions = await open_sessions(own_sql, 2)
-    hub = services.revocations.hub
+    hub = services.feed.hub
     first = follow(services, None)
     await first.next(0.05)
-    cursor = services.revocations.cursor_of(first)
+    cursor = services.feed.cursor_of(first)
     hub.remove(first)
     task = hub._task
     assert task is not None
@@ -164,7 +164,7 @@ async def test_nobody_new_while_stopping(own: OwnDatabase, make_services: MakeSe
     """Those who follow are dismissed, those who come are asked to try again elsewhere."""
     services = make_services(url=own.app)
     follower = follow(services, None)
-    services.revocations.hub.stop()
+    services.feed.hub.stop()
     with pytest.raises(FollowerDismissed):
         await follower.next(30)
     with pytest.raises(Unavailable):
@@ -175,8 +175,8 @@ async def test_the_bound_is_a_clients(own: OwnDatabase, make_services: MakeServi
     """One has reached it; another has not."""
     services = make_services(url=own.app, streams_per_client=1)
     client = uuid4()
-    kept = services.revocations.follow(None, client=client, check=allowed, with_tokens=False)
+    kept = services.feed.follow(None, client=client, check=allowed, with_tokens=False)
     with pytest.raises(TooManyStreams):
-        services.revocations.follow(None, client=client, check=allowed, with_tokens=False)
+        services.feed.follow(None, client=client, check=allowed, with_tokens=False)
     other = follow(services, None)
-    assert {kept, other} == set(services.revocations.hub.followers)
+    assert {kept, other} == set(services.feed.hub.followers)

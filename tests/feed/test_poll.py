@@ -117,7 +117,7 @@ async def test_a_long_poll_answers_when_something_ends(
     """Not before, and then at once, to many that wait; they are served by one read."""
     user, sessions = await open_sessions(sql, 2)
     _, after = await all_pages(http, consumer, "/revocations/snapshot")
-    hub = app.state.container.revocations.hub
+    hub = app.state.container.feed.hub
     waiting = [asyncio.create_task(ask(http, consumer, after=after, wait=25)) for _ in range(50)]
     while len(hub.followers) < 50 or not hub.has_begun:
         await sql.execute("SELECT 1")
@@ -231,7 +231,7 @@ async def test_a_cursor_of_another_database_is_gone(
 ) -> None:
     """Same secrets, same server, another database: 410 everywhere, and the answer says what to do."""
     elsewhere = make_services(url=own.app)
-    foreign = (await elsewhere.revocations.page(None, limit=10, with_tokens=False)).next
+    foreign = (await elsewhere.feed.page(None, limit=10, with_tokens=False)).next
     for path in ("/revocations", "/revocations/snapshot", "/revocations/stream", "/revocations?wait=5"):
         answer = await http.get(path, auth=consumer.basic, params={"after": foreign})
         assert answer.status_code == 410, path
@@ -245,7 +245,7 @@ async def test_a_cursor_from_the_future_is_gone(
     http: httpx2.AsyncClient, consumer: Credentials, app: FastAPI, sql: asyncpg.Connection
 ) -> None:
     """It has seen transactions that this database has not begun, as after a restore: it is never just waited for."""
-    feed = app.state.container.revocations
+    feed = app.state.container.feed
     reading = await feed._reader.read(FeedCursor(Snapshot(1, 1)), None, limit=1)
     ahead = FeedCursor(Snapshot(reading.snapshot.xmax + 1000, reading.snapshot.xmax + 1000))
     text = feed.writer.write_cursor(ahead, reading.identity)
@@ -269,15 +269,15 @@ async def test_what_came_with_a_dump_is_told_once(own: Any, own_sql: asyncpg.Con
         "WHERE ended_at IS NOT NULL"
     )
     seen: list[bytes] = []
-    page = await services.revocations.page(None, limit=2, with_tokens=False)
+    page = await services.feed.page(None, limit=2, with_tokens=False)
     while True:
         seen += page.entries
         if not page.more:
             break
-        page = await services.revocations.page(page.next, limit=2, with_tokens=False)
+        page = await services.feed.page(page.next, limit=2, with_tokens=False)
     assert len(seen) == len(set(seen)) == 5
     await end_sessions(own_sql, user, sessions[5:6])
-    page = await services.revocations.page(page.next, limit=10, with_tokens=False)
+    page = await services.feed.page(page.next, limit=10, with_tokens=False)
     assert len(page.entries) == 1
 
 

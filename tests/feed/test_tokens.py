@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from app.domain.clock import Clock
 from app.domain.errors import AccessTokenRejected
 from app.domain.families import EndReason
-from app.domain.revocations import SessionEnd
+from app.domain.session_ends import SessionEnd
 from app.domain.snapshots import BEGINNING, FeedCursor, Snapshot
 from app.security.access_tokens import AccessTokens
 from app.security.event_tokens import SESSION_REVOKED, EventTokens

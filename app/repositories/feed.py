@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.families import EndReason
-from app.domain.revocations import SessionEnd
+from app.domain.session_ends import SessionEnd
 from app.domain.snapshots import IDENTITY_BYTES, NOTHING, FeedCursor, Snapshot
 
 # What tells one history of one database from another. A failover or a restore begins a new timeline. The file's name
@@ -66,7 +66,7 @@ class FeedRows:
     full: bool
 
 
-class RevocationRepository:
+class FeedRepository:
     """Reads only."""
 
     def __init__(self, db: AsyncConnection, now: datetime | None) -> None:

@@ -27,7 +27,7 @@ class FeedPage:
     more: bool
 
 
-class Revocations:
+class Feed:
     def __init__(self, reader: FeedReader, writer: FeedWriter, hub: Hub, *, streams_per_client: int) -> None:
         self._reader = reader
         self.writer = writer

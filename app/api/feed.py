@@ -9,10 +9,10 @@ from app.api.client_auth import client_with
 from app.api.dependencies import Access, services, stated
 from app.domain.api_clients import ApiClient, ClientScope
 from app.domain.errors import FeedCursorInvalid
-from app.domain.revocations import ReasonClass
+from app.domain.session_ends import ReasonClass
 from app.domain.snapshots import CURSOR_CHARACTERS
 from app.http.event_stream import EventStream
-from app.services.revocations import FeedPage
+from app.services.feed import FeedPage
 
 WAIT_SECONDS: Final = 30
 PAGE_LIMIT: Final = 1000
@@ -78,7 +78,7 @@ async def poll(request: Request, client: Following, query: Annotated[PollQuery, 
     something, or after so many seconds.
     """
     if query.wait:
-        page = await services(request).revocations.wait(
+        page = await services(request).feed.wait(
             query.after,
             seconds=query.wait,
             limit=query.limit,
@@ -87,7 +87,7 @@ async def poll(request: Request, client: Following, query: Annotated[PollQuery, 
             check=lambda: _guard(request),
         )
     else:
-        page = await services(request).revocations.page(query.after, limit=query.limit, with_tokens=query.sets)
+        page = await services(request).feed.page(query.after, limit=query.limit, with_tokens=query.sets)
     return _answer(page)
 
 
@@ -97,7 +97,7 @@ async def snapshot(request: Request, client: Following, query: Annotated[PageQue
     All ended sessions whose access tokens may still be going round, in pages: ask with `after=next` while there is
     `more`, then follow `/revocations` or `/revocations/stream` from `next`. Nothing is lost in between.
     """
-    return _answer(await services(request).revocations.page(query.after, limit=query.limit, with_tokens=query.sets))
+    return _answer(await services(request).feed.page(query.after, limit=query.limit, with_tokens=query.sets))
 
 
 @router.get("/stream", openapi_extra=stated(Access.CLIENT), responses=_STREAM, response_class=Response)
@@ -107,7 +107,7 @@ async def stream(request: Request, client: Following, query: Annotated[FeedQuery
 
     Comments keep the connection open; `: current TIME` says that all which had ended by then has been sent.
     """
-    feed = services(request).revocations
+    feed = services(request).feed
     follower = feed.follow(
         _last_event_id(request) or query.after,
         client=client.id,
