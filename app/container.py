@@ -14,6 +14,7 @@ from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, OWNER, make_engine
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
+from app.security.event_tokens import EventTokens
 from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
@@ -25,6 +26,10 @@ from app.services.client_authentication import ClientAuthentication
 from app.services.credentials import Credentials
 from app.services.erasure import Erasure
 from app.services.exports import Exports
+from app.services.feed import Feed
+from app.services.feed_batches import FeedWriter
+from app.services.feed_hub import Hub
+from app.services.feed_reader import FeedReader
 from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.job_runs import JobRuns
@@ -66,6 +71,7 @@ class Container:
     hasher: PasswordHasher
     signing_keys: SigningKeys
     revocation: Revocation
+    feed: Feed
     authentication: Authentication
     client_authentication: ClientAuthentication
     api_clients: ApiClients
@@ -145,6 +151,7 @@ class Container:
             client_authentication=client_authentication,
             api_clients=ApiClients(database, keyring, client_authentication),
             revocation=revocation,
+            feed=_feed(settings, database, keyring, signing_keys, revocation),
             authentication=authentication,
             sign_in=sign_in,
             refresh=refresh,
@@ -188,6 +195,7 @@ class Container:
 
     async def close(self) -> None:
         self.hasher.close()
+        await self.feed.hub.close()
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()
@@ -224,6 +232,17 @@ def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revoc
     for database in databases:
         database.on_ended(revocation.note)
     return revocation
+
+
+def _feed(
+    settings: Settings, database: Database, keyring: Keyring, signing_keys: SigningKeys, revocation: Revocation
+) -> Feed:
+    """The feed of ended sessions for others, woken by the view."""
+    tokens = EventTokens(signing_keys, issuer=settings.issuer, audience=settings.audience)
+    writer = FeedWriter(tokens, keyring, database.clock)
+    reader = FeedReader(database, writer)
+    hub = Hub(reader, writer, lambda: revocation.found)
+    return Feed(reader, writer, hub, streams_per_client=settings.streams_per_client)
 
 
 def _publishing(settings: Settings, database: Database) -> Publishing | None:

@@ -16,6 +16,7 @@ from app.api import (
     admin_stats,
     admin_users,
     authz,
+    feed,
     health,
     keys,
     me,
@@ -30,6 +31,7 @@ from app.container import Container
 from app.domain.clock import Clock
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
+from app.http.protocol import STOPPING
 from app.jobs.following import following_ends
 from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs
@@ -52,6 +54,7 @@ SURFACE: Final = (
     session_exports,
     admin_sessions,  # last of its prefix: an id may stand where the others have a word
     admin_clients,
+    feed,
     keys,
     health,
 )
@@ -70,11 +73,12 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     container = Container.build(settings or load_settings(), clock)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
         async with running_jobs(container), following_ends(container):
-            yield
+            # The server waits for open answers before it tells us to stop; streams have no end but this one.
+            yield {STOPPING: container.feed.hub.stop}
         await container.lifecycle.stopped()
         await warming
         await container.close()

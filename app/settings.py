@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     session_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     revocation_mode: Literal["view", "strict"] = "view"
     revocation_staleness_seconds: Annotated[int, Field(ge=1, le=60)] = 2
+    streams_per_client: Annotated[int, Field(ge=1, le=100_000)] = 2000
     registration: Literal["closed", "open"] = "closed"
     maintenance_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""

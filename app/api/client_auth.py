@@ -8,6 +8,7 @@ the client credentials grant (RFC 6750).
 import base64
 import binascii
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Final, NoReturn
 from urllib.parse import unquote_plus
 
@@ -24,20 +25,6 @@ from app.http.bodies import is_form, read_form
 _BOTH: Final = "Only one method of client authentication may be used in a request."
 
 
-class _BasicInDocs(SecurityBase):
-    """Only shows in the API docs how a client authenticates; the guards read the request."""
-
-    def __init__(self) -> None:
-        self.model: SecurityModel = HTTPBase(scheme="basic")
-        self.scheme_name = "API client"
-
-    async def __call__(self) -> None:
-        """Nothing: it is there for its model."""
-
-
-_documented = _BasicInDocs()
-
-
 @dataclass(frozen=True, slots=True)
 class _Named:
     """How a client names itself."""
@@ -46,9 +33,47 @@ class _Named:
     secret: str | None
 
 
-async def any_client(request: Request, _: Annotated[None, Depends(_documented)]) -> ApiClient:
+class _Guard(SecurityBase):
+    """Shows in the API docs how a client authenticates; a dependency more for that would cost each request 20 µs."""
+
+    model: SecurityModel = HTTPBase(scheme="basic")
+    scheme_name = "API client"
+
+
+class AnyClientGuard(_Guard):
     """Lets those pass that authenticate with a secret, or are a public client, which has none."""
-    named = await _named(request)
+
+    async def __call__(self, request: Request) -> ApiClient:
+        return await _by_secret(request, request.headers.getlist("authorization"))
+
+
+class ClientWith(_Guard):
+    """Lets those clients pass that have the scope, by secret or by an access token of their own."""
+
+    def __init__(self, scope: ClientScope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> ApiClient:
+        given = request.headers.getlist("authorization")
+        if _scheme(given) == "bearer":
+            if "client_secret" in await _form(request):
+                raise InputInvalid(_BOTH)
+            client = await services(request).client_authentication.authenticate_token(bearer_token(request) or "")
+        else:
+            client = await _by_secret(request, given)
+        if self.scope not in client.scopes:
+            raise ClientNotPermitted
+        return client
+
+
+@lru_cache
+def client_with(scope: ClientScope) -> ClientWith:
+    """`Annotated[ApiClient, Depends(client_with(ClientScope.REVOCATIONS))]`; such a route states `Access.CLIENT`."""
+    return ClientWith(scope)
+
+
+async def _by_secret(request: Request, given: list[str]) -> ApiClient:
+    named = await _named(request, given)
     if named is None:
         _refuse("no client authentication")
     if named.secret is None:
@@ -56,31 +81,7 @@ async def any_client(request: Request, _: Annotated[None, Depends(_documented)])
     return await services(request).client_authentication.authenticate(named.client_id, named.secret)
 
 
-@dataclass(frozen=True, slots=True)
-class ClientWith:
-    """A guard: lets those clients pass that have the scope, by secret or by an access token of their own."""
-
-    scope: ClientScope
-
-    async def __call__(self, request: Request, _: Annotated[None, Depends(_documented)]) -> ApiClient:
-        if _scheme(request) == "bearer":
-            if (await _form(request)).keys() & {"client_secret"}:
-                raise InputInvalid(_BOTH)
-            token = bearer_token(request)
-            client = await services(request).client_authentication.authenticate_token(token or "")
-        else:
-            client = await any_client(request, None)
-        if self.scope not in client.scopes:
-            raise ClientNotPermitted
-        return client
-
-
-def client_with(scope: ClientScope) -> ClientWith:
-    """`Annotated[ApiClient, Depends(client_with(ClientScope.REVOCATIONS))]`; such a route states `Access.CLIENT`."""
-    return ClientWith(scope)
-
-
-async def _named(request: Request) -> _Named | None:
+async def _named(request: Request, given: list[str]) -> _Named | None:
     """
     The client's name and secret as the request gives them.
 
@@ -90,8 +91,8 @@ async def _named(request: Request) -> _Named | None:
     """
     form = await _form(request)
     in_form = form.get("client_id")
-    if request.headers.getlist("authorization"):
-        named = _basic(request)
+    if given:
+        named = _basic(given)
         if "client_secret" in form:
             raise InputInvalid(_BOTH)
         if in_form is not None and in_form != named.client_id:
@@ -107,15 +108,13 @@ async def _form(request: Request) -> dict[str, str]:
     return await read_form(request) if is_form(request) else {}
 
 
-def _scheme(request: Request) -> str:
-    given = request.headers.getlist("authorization")
+def _scheme(given: list[str]) -> str:
     return given[0].partition(" ")[0].lower() if len(given) == 1 else ""
 
 
-def _basic(request: Request) -> _Named:
+def _basic(given: list[str]) -> _Named:
     """Name and secret are form-encoded inside (RFC 6749 section 2.3.1), so that any character can stand in them."""
-    given = request.headers.getlist("authorization")
-    if _scheme(request) != "basic":
+    if _scheme(given) != "basic":
         _refuse("authorization header")
     try:
         name, colon, secret = (
@@ -132,5 +131,7 @@ def _basic(request: Request) -> _Named:
 def _refuse(why: str) -> NoReturn:
     raise ClientRejected(why=why)
 
+
+any_client = AnyClientGuard()
 
 AnyClient = Annotated[ApiClient, Depends(any_client)]

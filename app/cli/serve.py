@@ -1,5 +1,7 @@
 """`rota serve`: the server for production."""
 
+import contextlib
+import resource
 import socket
 from typing import Annotated, Any, Final
 
@@ -34,6 +36,7 @@ def serve(
     settings = load_settings()
     Container.build(settings).hasher.close()  # what is wrong with the settings is said here, once, not by each worker
     configure_logs("json")
+    allow_many_connections()
     uvicorn.run(
         "app.main:create_served_app",
         host=host or settings.host,
@@ -41,6 +44,13 @@ def serve(
         workers=workers,
         **SERVER,
     )
+
+
+def allow_many_connections() -> None:
+    """As many open files as the system lets us have: a thousand followers of the feed pass the usual first limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says "no limit" and means less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -198,6 +198,28 @@ class InvalidScope(RotaError):
     message = "The scope cannot be granted."
 
 
+class FeedCursorInvalid(InputInvalid):
+    """Not a cursor of ours, or of a secret that is no longer listed."""
+
+    code = "cursor_invalid"
+    message = "The cursor is not valid; begin anew with GET /revocations/snapshot."
+
+
+class FeedCursorGone(RotaError):
+    """A cursor of another history: of another database, or of this one before it was restored or failed over."""
+
+    code = "cursor_gone"
+    message = "This cursor is from before the database was restored or replaced; begin anew with /revocations/snapshot."
+
+
+class TooManyStreams(RotaError):
+    """A client has as many open streams and waiting polls as one may have."""
+
+    code = "too_many_streams"
+    message = "This client has too many open streams; close some, or try again later."
+    retry_after_seconds: ClassVar[int] = 5
+
+
 class ClientRejected(RotaError):
     """Unknown client, wrong or expired secret, disabled, or none named: one answer for all (RFC 6749 section 5.2)."""
 

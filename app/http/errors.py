@@ -71,6 +71,8 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.UserDisabled: Answer(HTTPStatus.CONFLICT),
     errors.EventNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotSealed: Answer(HTTPStatus.CONFLICT),
+    errors.FeedCursorGone: Answer(HTTPStatus.GONE),
+    errors.TooManyStreams: Answer(HTTPStatus.TOO_MANY_REQUESTS),
     # Never an OAuth error: clients throw their tokens away on invalid_grant.
     errors.Unavailable: Answer(HTTPStatus.SERVICE_UNAVAILABLE),
 }
@@ -169,7 +171,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         named = f', error="{answer.oauth}"' if answer.oauth in {"invalid_token", "insufficient_scope"} else ""
         scheme = "Basic" if isinstance(error, errors.ClientRejected) else "Bearer"
         headers["WWW-Authenticate"] = f'{scheme} realm="rota"{named}'
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.TooManyStreams):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings

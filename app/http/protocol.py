@@ -1,4 +1,7 @@
-"""uvicorn's HTTP protocol with bounds on the request's head, which httptools would collect without end."""
+"""
+uvicorn's HTTP protocol with bounds: on the request's head, which httptools would collect without end, and on how long
+a client may leave our answer unread. And with word to the application when the server begins to stop.
+"""
 
 import asyncio
 from typing import Any, Final
@@ -7,6 +10,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES_MAXIMUM: Final = 65_536
 HEAD_SECONDS: Final = 10
+UNREAD_SECONDS: Final = 30
+
+STOPPING: Final = "stopping"  # in the lifespan's state: called when the server begins to stop, perhaps more than once
 
 _END: Final = b"\r\n\r\n"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -14,11 +20,12 @@ _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnec
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Closes a connection whose request line and headers grow too long or come too slowly."""
+    """Closes a connection whose request's head grows too long or comes too slowly, or whose client does not read."""
 
     _head_bytes = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -43,7 +50,42 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
+        self._forget_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._forget_unread()
+        self._await_reading(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._forget_unread()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        stopping = self.app_state.get(STOPPING)
+        if stopping is not None:
+            stopping()
+        if self.flow.write_paused:
+            self.transport.abort()  # nobody reads it, so it would never be all written
+        else:
+            super().shutdown()
+
+    def _await_reading(self, unread: int) -> None:
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self._check_reading, unread)
+
+    def _check_reading(self, unread: int) -> None:
+        """A slow client may be slow; one that has taken nothing at all is cut off."""
+        now_unread = self.transport.get_write_buffer_size()
+        if now_unread < unread:
+            self._await_reading(now_unread)
+        else:
+            self.transport.abort()
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

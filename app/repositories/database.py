@@ -23,6 +23,7 @@ from app.repositories.bulk_ends import BulkEndRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
 from app.repositories.families import FamilyRepository, NoteEnded
+from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
@@ -120,6 +121,7 @@ class UnitOfWork:
     password_tokens: PasswordTokenRepository
     families: FamilyRepository
     ends: EndRepository
+    feed: FeedRepository
     refusals: RefusalRepository
     audit: AuditRepository
     jobs: JobRepository
@@ -168,6 +170,7 @@ class UnitOfWork:
         self.password_tokens = PasswordTokenRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)
+        self.feed = FeedRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)

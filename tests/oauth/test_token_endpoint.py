@@ -246,6 +246,27 @@ async def test_a_refresh_token_is_its_clients(
     assert (await http.post("/refresh", data={"refresh_token": ours["refresh_token"]})).status_code == 200
 
 
+async def test_a_flood_through_another_client_is_summed_up(
+    http: httpx2.AsyncClient,
+    container: Container,
+    make_client: MakeKnown,
+    somebody: Somebody,
+    clock: ElapsingClock,
+    events_of: Events,
+) -> None:
+    """One event at once, one sum for the rest of its minute; each counts for the session, none for its life."""
+    mine, other = await make_app(make_client), await make_app(make_client)
+    tokens = await sign_in(http, mine, somebody)
+    for _ in range(5):
+        await ask(http, other, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    clock.advance(minutes=2)
+    while await container.housekeeping.sum_up_refusals():
+        pass
+    found = [event for event in await events_of(somebody.user.id) if event["action"] == "refresh.misdirected"]
+    assert [(event["reason"], event["family_seq"]) for event in found] == [("wrong_client", None), ("rolled_up", None)]
+    assert '"count":4' in found[1]["detail"].replace(" ", "")
+
+
 async def test_another_client_cannot_end_a_session_with_a_spent_token(
     http: httpx2.AsyncClient, make_client: MakeKnown, somebody: Somebody, clock: ElapsingClock
 ) -> None:
