@@ -19,6 +19,9 @@ revision: str = "0006"
 down_revision: str | None = "0005"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+phase: str = "expand"
+oldest_release: str = "0.1.0"
+rewrites: bool = False
 
 INDEXES = {
     "ix_audit_events_ip": ("(ip, occurred_at)", ""),
