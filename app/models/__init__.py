@@ -6,6 +6,7 @@ from app.models.base import Base
 from app.models.families import FamilyRow
 from app.models.jobs import JobCursorRow
 from app.models.refusals import LoginFailureRow, RefusalRow
+from app.models.schema_revisions import SchemaRevisionRow
 from app.models.users import UserRow
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "JobCursorRow",
     "LoginFailureRow",
     "RefusalRow",
+    "SchemaRevisionRow",
     "UserRow",
 ]

@@ -24,6 +24,7 @@ from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
+from app.repositories.schema import SchemaRepository
 from app.repositories.seals import SealRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
@@ -106,6 +107,7 @@ class UnitOfWork:
     partitions: PartitionRepository
     erasures: ErasureRepository
     reconciliations: ReconciliationRepository
+    schema: SchemaRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
         self._db = connection
@@ -134,6 +136,7 @@ class UnitOfWork:
         self.partitions = PartitionRepository(self._db)
         self.erasures = ErasureRepository(self._db)
         self.reconciliations = ReconciliationRepository(self._db)
+        self.schema = SchemaRepository(self._db)
         return self
 
     async def __aexit__(
