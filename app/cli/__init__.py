@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import audit, dev, serve, users
+from app.cli import audit, db, dev, serve, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -12,6 +12,7 @@ from app.settings import SettingsInvalid
 cli = typer.Typer(name="rota", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.command("dev")(dev.dev)
 cli.command("serve")(serve.serve)
+cli.add_typer(db.commands, name="db")
 cli.add_typer(users.commands, name="users")
 cli.add_typer(audit.commands, name="audit")
 
@@ -30,6 +31,12 @@ _EXITS = {
     "event_not_sealed": Exit.TRY_AGAIN,
     "nothing_there": Exit.NOT_FOUND,
     "event_not_found": Exit.NOT_FOUND,
+    "migration_running": Exit.TRY_AGAIN,
+    "migration_blocked": Exit.TRY_AGAIN,
+    "migration_lock_lost": Exit.TRY_AGAIN,
+    "migration_failed": Exit.FAILURE,
+    "schema_too_old": Exit.CHECK_FAILED,
+    "schema_unsound": Exit.CHECK_FAILED,
 }
 
 

@@ -4,7 +4,9 @@ import asyncio
 import io
 from typing import TYPE_CHECKING, Any
 
-from app.domain.errors import InputInvalid, Unavailable
+import typer
+
+from app.domain.errors import Unavailable
 from app.observability.logs import get_logger
 
 if TYPE_CHECKING:
@@ -18,7 +20,13 @@ log = get_logger()
 def upgrade_schema(
     database_url: str, revision: str = "head", *, phase: str = "all", wait_seconds: float | None = None
 ) -> "Moved":
-    """Run all pending migrations, as `alembic upgrade head` would."""
+    """
+    Run all pending migrations, as `alembic upgrade head` would.
+
+    Raises:
+        typer.BadParameter: there is no such revision.
+        RotaError: as the runner's.
+    """
     from alembic import command  # noqa: PLC0415 - half a second that most commands need not spend
 
     return _run(command.upgrade, database_url, revision, phase, wait_seconds)
@@ -81,6 +89,6 @@ def _run(command: Any, database_url: str, revision: str, phase: str, wait_second
     try:
         command(config, revision)
     except CommandError as refused:
-        raise InputInvalid(f"{refused}.") from None
+        raise typer.BadParameter(str(refused)) from None
     moved: Moved = config.attributes["moved"]
     return moved
