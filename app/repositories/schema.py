@@ -1,5 +1,6 @@
 """The state of the database's schema: which revisions it has, and what no revision means to leave behind."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,8 +9,9 @@ from typing import Any, Final
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.events import Action
 from app.domain.schema import Applied
-from app.models import Base, SchemaRevisionRow
+from app.models import AuditEventRow, Base, SchemaRevisionRow
 
 TABLE: Final = SchemaRevisionRow.__tablename__
 VERSIONS: Final = "alembic_version"
@@ -79,6 +81,13 @@ class SchemaRepository:
         told = update(SchemaRevisionRow).where(SchemaRevisionRow.revision.in_(revisions))
         await self._db.execute(told.values(told_at=at))
 
+    async def find_last_told(self) -> str | None:
+        """The revision that the newest event of a migration names; `None`: there is none."""
+        told = select(AuditEventRow.detail).where(AuditEventRow.action == Action.SCHEMA_MIGRATED)
+        newest = told.order_by(AuditEventRow.occurred_at.desc()).limit(1)
+        detail = (await self._db.execute(newest)).scalar_one_or_none()
+        return None if detail is None else str(json.loads(detail)["to"])
+
     async def has_trail(self) -> bool:
         return "audit_events" in await self._readable("audit_events")
 
@@ -89,8 +98,10 @@ class SchemaRepository:
         """Constraints that were added `NOT VALID` and hold for new rows only."""
         return list((await self._db.execute(text(UNVALIDATED), _OUR_TABLES)).scalars())
 
-    async def act_as_server(self) -> None:
-        """See what the server may see, if the login is allowed to act as it; until the transaction's end."""
+    async def see_as_server(self) -> None:
+        """See what the server may see, if the login sees nothing by itself and may act as it; for one transaction."""
+        if await self._readable():
+            return
         member = text("SELECT 1 FROM pg_roles WHERE rolname = 'rota_app' AND pg_has_role(oid, 'MEMBER')")
         if (await self._db.execute(member)).first():
             await self._db.execute(text("SET LOCAL ROLE rota_app"))

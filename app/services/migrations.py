@@ -233,9 +233,12 @@ class Runner:
         database = Database(make_runner_engine(self._url), Clock(), hot_connections=1)
         try:
             async with database.begin() as db:
+                trail = await db.schema.has_trail()
                 after = ", ".join(await db.schema.list_heads()) or BASE
                 untold = set(await db.schema.list_untold())
                 first = next((revision.before for revision in self._revisions if revision.id in untold), self._before)
+                if trail and first == BASE:  # the table is new, and its first rows are of before it
+                    first = await db.schema.find_last_told() or BASE
                 detail: dict[str, Any] = {
                     "from": first,
                     "to": after,
@@ -243,7 +246,7 @@ class Runner:
                     "duration_ms": duration_ms,
                     "version": __version__,
                 }
-                if (untold or asked.steps) and await db.schema.has_trail():
+                if (untold or asked.steps) and trail:
                     now = await db.now()
                     await db.audit.add(Event(Action.SCHEMA_MIGRATED, SYSTEM, NO_CLIENT, detail=detail), at=now)
                     if untold:
@@ -303,7 +306,7 @@ async def look(url: str, revisions: Sequence[Revision]) -> Status:
         Unavailable: the database does not answer.
     """
     async with reading(url) as schema:
-        await schema.act_as_server()
+        await schema.see_as_server()
         return await look_at(schema, revisions)
 
 

@@ -72,7 +72,8 @@ def statements(revision: Revision, path: Path | None = None) -> str:
     config.attributes["database_url"] = ""  # it connects to nothing
     command.upgrade(config, f"{revision.before}:{revision.id}", sql=True)
     body = re.sub(r"^-- Running upgrade .*\n+|[ \t]+$", "", printed.getvalue(), flags=re.MULTILINE)
-    return "\n".join(f"-- {line}".rstrip() for line in describe(revision).splitlines()) + "\n\n" + _unbound(body)
+    said = "\n".join(f"-- {line}".rstrip() for line in describe(revision).splitlines())
+    return f"{said}\n\n{_BOUNDED}\n{_unbound(body)}"
 
 
 def _unbound(body: str) -> str:
@@ -106,7 +107,7 @@ def script(revisions: Sequence[Revision]) -> str:
         if first == BASE
         else f"(SELECT string_agg(version_num, ',') FROM alembic_version) IS DISTINCT FROM '{first}'"  # noqa: S608 - ours
     )
-    head = f"\\set ON_ERROR_STOP on\n\n{_BOUNDED}\n{_LOCK}\n{_AT.format(condition=condition, revision=first)}"
+    head = f"\\set ON_ERROR_STOP on\n\n{_LOCK}\n{_AT.format(condition=condition, revision=first)}"
     return "\n".join([head, *(statements(revision) for revision in revisions), _UNLOCK])
 
 
