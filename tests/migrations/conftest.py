@@ -1,0 +1,143 @@
+"""Databases that tests migrate themselves, the runner as a process, and a tree with revisions of the tests' own."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from tests.postgresql import make_database
+
+ROOT = Path(__file__).parents[2]
+
+REVISION = '''"""
+{title}
+
+Why: a test.
+Locks: as the test says.
+How long: as long as the test wants.
+Back: undoes it.
+"""
+
+from alembic import op
+
+revision = "{id}"
+down_revision = "{before}"
+branch_labels = None
+depends_on = None
+phase = "{phase}"
+oldest_release = "{oldest}"
+rewrites = False
+
+
+def upgrade() -> None:
+    {up}
+
+
+def downgrade() -> None:
+    {down}
+'''
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A copy of the sources whose migrations a test may add to."""
+
+    path: Path
+    head: str
+
+    def add(
+        self,
+        name: str,
+        up: str = "pass",
+        *,
+        before: str | None = None,
+        down: str = "pass",
+        phase: str = "expand",
+        oldest: str = "0.1.0",
+    ) -> None:
+        file = self.path / "migrations" / "versions" / f"9999_{name}.py"
+        made = {"id": name, "before": before or self.head, "up": up, "down": down, "phase": phase, "oldest": oldest}
+        file.write_text(REVISION.format(title=f"The test's {name}.", **made))
+
+    def start(self, url: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """`rota …` on these sources, as a process."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ROTA_")}
+        program = [sys.executable, "-c", "from app.cli import main; main()"]
+        return subprocess.Popen(
+            [*program, *words],
+            cwd=self.path,
+            env={**clean, "PYTHONPATH": str(self.path), "ROTA_DATABASE_URL": url, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    async def rota(self, url: str, *words: str, code: int = 0, **environment: str) -> str:
+        """What it says, on both of its outputs; its exit code is as expected."""
+        return await ended(self.start(url, *words, **environment), code)
+
+
+async def ended(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, err = await asyncio.to_thread(process.communicate, timeout=120)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in err, err
+    return out + err
+
+
+@pytest.fixture(scope="session")
+def head() -> str:
+    from app.services.migrations import read_revisions  # noqa: PLC0415 - loads Alembic
+
+    return read_revisions()[-1].id
+
+
+@pytest.fixture
+def tree(tmp_path: Path, head: str) -> Tree:
+    path = tmp_path / "tree"
+    path.mkdir()
+    for name in ("app", "migrations"):
+        shutil.copytree(ROOT / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "alembic.ini", path)
+    return Tree(path, head)
+
+
+@pytest_asyncio.fixture
+async def fresh_url(server_url: str) -> str:
+    """An empty database."""
+    return await make_database(server_url, f"rota_migrations_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+
+
+@pytest_asyncio.fixture
+async def migrated_url(server_url: str, template_url: str) -> str:
+    """One that was migrated to the head, and has an empty trail."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    return await make_database(server_url, f"rota_migrated_{worker}", template=f"rota_template_{worker}")
+
+
+@pytest_asyncio.fixture
+async def look(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the migrated database."""
+    connection = await asyncpg.connect(migrated_url)
+    yield connection
+    await connection.close()
+
+
+async def until(question: Callable[[], "asyncio.Future[bool] | object"], what: str) -> None:
+    """Poll another process's progress, for a minute at most."""
+    for _ in range(1200):
+        answer = question()
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+        if answer:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"waited in vain for {what}")
