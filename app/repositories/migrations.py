@@ -326,8 +326,7 @@ def translated() -> Any:
 
 
 def _translate(error: Exception) -> RotaError:
-    cause: Any = error.orig if isinstance(error, DBAPIError) else error
-    cause = getattr(cause, "__cause__", None) or cause
+    cause: Any = (error.orig and error.orig.__cause__) or error if isinstance(error, DBAPIError) else error
     state = getattr(cause, "sqlstate", None)
     message = (str(cause).splitlines() or [""])[0]
     if state in _TRY_AGAIN:

@@ -214,8 +214,8 @@ END
 $body$
 """
 
-# An entry of the tree has at most 64 KiB, and whoever may add events could make one too large to be sealed. Validated in
-# the same transaction: no release knows a trail without this, so there are no events yet.
+# An entry of the tree has at most 64 KiB, and whoever may add events could make one too large to be sealed.
+# Validated in the same transaction: no release knows a trail without this, so there are no events yet.
 SIZES = """
 ALTER TABLE audit_events ADD CONSTRAINT ck_audit_events_sizes CHECK (
   octet_length(action) <= 64 AND coalesce(octet_length(reason), 0) <= 64 AND coalesce(octet_length(detail), 0) <= 16384

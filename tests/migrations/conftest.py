@@ -1,21 +1,29 @@
 """Databases that tests migrate themselves, the runner as a process, and a tree with revisions of the tests' own."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from sqlalchemy import make_url
 
+from app.services.migrations import read_revisions
 from tests.postgresql import make_database
 
 ROOT = Path(__file__).parents[2]
+
+ROTA = "from app.cli import main; main()"
+PGBOUNCER = Path("/usr/sbin/pgbouncer")
 
 REVISION = '''"""
 {title}
@@ -67,12 +75,17 @@ class Tree:
         made = {"id": name, "before": before or self.head, "up": up, "down": down, "phase": phase, "oldest": oldest}
         file.write_text(REVISION.format(title=f"The test's {name}.", **made))
 
-    def start(self, url: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+    def set(self, file: str, former: str, new: str) -> None:
+        """Change a constant, so that a test need not wait as long as an operator would."""
+        source = (self.path / file).read_text()
+        assert former in source
+        (self.path / file).write_text(source.replace(former, new))
+
+    def start(self, url: str, *words: str, program: str = ROTA, **environment: str) -> subprocess.Popen[str]:
         """`rota …` on these sources, as a process."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ROTA_")}
-        program = [sys.executable, "-c", "from app.cli import main; main()"]
         return subprocess.Popen(
-            [*program, *words],
+            [sys.executable, "-c", program, *words],
             cwd=self.path,
             env={**clean, "PYTHONPATH": str(self.path), "ROTA_DATABASE_URL": url, **environment},
             stdin=subprocess.DEVNULL,
@@ -95,8 +108,6 @@ async def ended(process: subprocess.Popen[str], code: int = 0) -> str:
 
 @pytest.fixture(scope="session")
 def head() -> str:
-    from app.services.migrations import read_revisions  # noqa: PLC0415 - loads Alembic
-
     return read_revisions()[-1].id
 
 
@@ -131,13 +142,53 @@ async def look(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def until(question: Callable[[], "asyncio.Future[bool] | object"], what: str) -> None:
+async def until(question: Callable[[], Awaitable[bool]], what: str) -> None:
     """Poll another process's progress, for a minute at most."""
     for _ in range(1200):
-        answer = question()
-        if asyncio.iscoroutine(answer):
-            answer = await answer
-        if answer:
+        if await question():
             return
         await asyncio.sleep(0.05)
     pytest.fail(f"waited in vain for {what}")
+
+
+Pooled = Callable[[str, str], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture
+def pooled(tmp_path: Path) -> Pooled:
+    """A PgBouncer before a database, in a mode; the URL through it."""
+
+    @asynccontextmanager
+    async def serve(url: str, mode: str) -> AsyncIterator[str]:
+        target = make_url(url)
+        host = str(target.query.get("host") or target.host)
+        folder = tmp_path / mode
+        folder.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = f"host={host} port={target.port or 5432} user={target.username}"
+        if target.password:
+            server += f" password={target.password}"
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\n* = {server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+            f"unix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 5\n"
+        )
+        owner = Path(host).owner() if host.startswith("/") else "nobody"  # it never runs as root
+        rights = ["-u", owner] if os.geteuid() == 0 else []
+        words = [str(PGBOUNCER), *rights, str(folder / "pgbouncer.ini")]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        async def listens() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return True
+            return False
+
+        try:
+            await until(listens, "PgBouncer")
+            yield f"postgresql://{target.username}@127.0.0.1:{port}/{target.database}"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    return serve

@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-import os
 import signal
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from app.cli.exits import Exit
 from app.repositories.migrations import LOCKS, RUNNER
-from tests.migrations.conftest import Tree, ended, until
+from tests.migrations.conftest import PGBOUNCER, Pooled, Tree, ended, until
 
 BUILD = (
     'with op.get_context().autocommit_block():\n        op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_slow '
@@ -67,7 +65,6 @@ async def test_killed_amid_an_index(tree: Tree, migrated_url: str, look: asyncpg
     tree.add("9002", BUILD, down=DROP, before="9001")
     slow = await reader(migrated_url)
     first = tree.start(migrated_url, "db", "upgrade")
-    await until(lambda: look.fetchval(STATE + " AND NOT indisvalid IS NULL"), "the index") if False else None
     await until(lambda: exists(look), "the index to be begun")
     (orphan,) = await backends(look, "rota-migrate")
     first.send_signal(signal.SIGKILL)
@@ -93,7 +90,7 @@ async def gone(look: asyncpg.Connection, process: int) -> bool:
 
 
 async def test_a_lost_lock_stops_the_work(tree: Tree, migrated_url: str, look: asyncpg.Connection) -> None:
-    """The connection with the lock is cut: the runner stops at once, leaves no statement behind, and can be repeated."""
+    """The connection with the lock is cut: the runner stops, leaves no statement behind, and can be repeated."""
     tree.add("9001", BUILD, down=DROP)
     slow = await reader(migrated_url)
     process = tree.start(migrated_url, "db", "upgrade")
@@ -133,7 +130,9 @@ async def test_a_table_that_is_in_use(tree: Tree, migrated_url: str, look: async
     assert "9001" in line
     await holder.close()
     await ended(process)
-    assert await look.fetchval("SELECT count(*) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'more'")
+    assert await look.fetchval(
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'more'"
+    )
 
 
 async def test_a_table_that_stays_in_use(tree: Tree, migrated_url: str, look: asyncpg.Connection, head: str) -> None:
@@ -185,7 +184,7 @@ async def test_a_revision_that_fails(tree: Tree, migrated_url: str, look: asyncp
 
 
 async def test_leftovers_are_found(tree: Tree, migrated_url: str, look: asyncpg.Connection) -> None:
-    """A constraint that no revision validates, an index that belongs to nobody: all is done, and exit code 5 says so."""
+    """A constraint that no revision validates, an index of nobody's: all is done, and exit code 5 says so."""
     tree.add("9001", 'op.execute("ALTER TABLE users ADD CONSTRAINT ck_users_odd CHECK (id IS NOT NULL) NOT VALID")')
     said = await tree.rota(migrated_url, "db", "upgrade", code=Exit.CHECK_FAILED)
     assert "the constraint ck_users_odd is NOT VALID" in said
@@ -224,23 +223,17 @@ async def test_without_a_database(tree: Tree) -> None:
     assert "cannot answer" in said
 
 
-PGBOUNCER = Path("/usr/sbin/pgbouncer")
-
-
 @pytest.mark.skipif(not PGBOUNCER.exists(), reason="needs Debian's pgbouncer")
-@pytest.mark.parametrize("ignored", ["", "extra_float_digits"])
-async def test_behind_a_pooler(
-    tree: Tree, migrated_url: str, look: asyncpg.Connection, pooled: "Pooled", ignored: str
-) -> None:
+async def test_behind_a_pooler(tree: Tree, migrated_url: str, look: asyncpg.Connection, pooled: Pooled) -> None:
     """Transaction pooling is refused, and said how to mend it; a pooler of sessions is as good as none."""
     tree.add("9001", 'op.execute("CREATE TABLE through ()")')
-    async with pooled(migrated_url, "transaction", ignored) as url:
+    async with pooled(migrated_url, "transaction") as url:
         said = await tree.rota(url, "db", "upgrade", code=Exit.REFUSED)
         assert "ROTA_MIGRATION_DATABASE_URL" in said
         assert await look.fetchval("SELECT to_regclass('through')") is None
         await tree.rota(url, "db", "upgrade", ROTA_MIGRATION_DATABASE_URL=migrated_url)
-        await tree.rota(url, "db", "downgrade", "--yes", ROTA_MIGRATION_DATABASE_URL=migrated_url) if False else None
+        assert await look.fetchval("SELECT to_regclass('through') IS NOT NULL")
     tree.add("9002", 'op.execute("CREATE TABLE through_sessions ()")', before="9001")
-    async with pooled(migrated_url, "session", ignored) as url:
+    async with pooled(migrated_url, "session") as url:
         await tree.rota(url, "db", "upgrade")
     assert await look.fetchval("SELECT to_regclass('through_sessions') IS NOT NULL")
