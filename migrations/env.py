@@ -52,10 +52,9 @@ def record(ctx: Any, step: Any, heads: Collection[Any], run_args: Any) -> None: 
     if RECORDED_FROM not in kept:
         return  # no table yet, or no more
     changed = {*step.up_revision_ids}
-    if RECORDED_FROM in changed and step.is_upgrade:
-        changed |= kept
+    everything = step.is_stamp or (step.is_upgrade and RECORDED_FROM in changed)  # a stamp jumps over revisions
     for script in reversed(list(scripts.walk_revisions())):
-        if script.revision not in changed:
+        if script.revision not in changed and not everything:
             continue
         if script.revision in kept:
             module = script.module
