@@ -15,6 +15,7 @@ from app.services.migrations import configuration
 WIDTH: Final = 116
 
 _BOUNDED: Final = f"SET lock_timeout = '{LOCK_TIMEOUT}';\nSET statement_timeout = '{STATEMENT_TIMEOUT}';\n"
+_UNBOUNDED: Final = "SET lock_timeout = 0;\nSET statement_timeout = 0;"
 _LOCK: Final = f"""\
 -- The lock of `rota db upgrade`: no runner begins beside this script.
 DO $$
@@ -79,11 +80,13 @@ def statements(revision: Revision, path: Path | None = None) -> str:
 def _unbound(body: str) -> str:
     """Lift the bounds around statements that stand outside any transaction and keep nobody waiting."""
     made: list[str] = []
+    lifted = False
     for part in re.sub(r"\n{3,}", "\n\n", body.strip()).split("\n\n"):
-        if UNBOUNDED.match(part) and _is_outside("\n".join(made)):
-            made.append(f"SET lock_timeout = 0;\nSET statement_timeout = 0;\n{part}\n{_BOUNDED.strip()}")
-        else:
-            made.append(part)
+        free = UNBOUNDED.match(part) is not None and _is_outside("\n".join(made))
+        if free != lifted:
+            made.append(_UNBOUNDED if free else _BOUNDED.strip())
+        lifted = free
+        made.append(part)
     return "\n\n".join(made) + "\n"
 
 

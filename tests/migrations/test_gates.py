@@ -110,7 +110,7 @@ SELECT relname::text AS name, relfilenode AS file FROM pg_class
 # Something of each type; what a CHECK wants instead is read from it below.
 SAMPLES = {
     "uuid": "uuidv7()",
-    "text": "'a'",
+    "text": "'aaaa'",
     "bytea": "sha256('a')",
     "integer": "1",
     "bigint": "1",
@@ -141,7 +141,7 @@ async def fill(db: asyncpg.Connection) -> None:
             name = column["name"]
             values[name] = SAMPLES[column["type"]]
             for check in checks:
-                if listed := re.search(rf"\(\(?{name} = ANY \(ARRAY\[('[^']*')", check["text"]):
+                if listed := re.search(rf"\(\(?{name} = (?:ANY \(ARRAY\[)?('[^']*')", check["text"]):
                     values[name] = listed.group(1)
                 if length := re.search(rf"octet_length\({name}\) = (\d+)", check["text"]):
                     values[name] = f"decode(repeat('00', {length.group(1)}), 'hex')"

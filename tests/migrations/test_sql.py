@@ -66,7 +66,7 @@ async def test_what_is_pending(tree: Tree, migrated_url: str, look: asyncpg.Conn
     )
     tree.add("9002", build, before="9001")
     printed = await tree.rota(migrated_url, "db", "sql")
-    bounds = "SET lock_timeout = 0;\nSET statement_timeout = 0;\nCREATE INDEX CONCURRENTLY"
+    bounds = "SET lock_timeout = 0;\nSET statement_timeout = 0;\n\nCREATE INDEX CONCURRENTLY"
     assert bounds in printed
     assert printed.count("CREATE TABLE") == 0
     done = await run(migrated_url, printed)
