@@ -120,7 +120,7 @@ SAMPLES = {
     "inet": "'203.0.113.7'",
     "xid8": "pg_current_xact_id()",
     "bytea[]": "ARRAY[sha256('a')]",
-    "text[]": "ARRAY['a']",
+    "text[]": "'{}'",
     "jsonb": "'{}'",
     "json": "'{}'",
     "interval": "'1 day'",
