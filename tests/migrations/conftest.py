@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ class Tree:
 
     path: Path
     head: str
+    started: list[subprocess.Popen[str]]
 
     def add(
         self,
@@ -84,7 +85,7 @@ class Tree:
     def start(self, url: str, *words: str, program: str = ROTA, **environment: str) -> subprocess.Popen[str]:
         """`rota …` on these sources, as a process."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ROTA_")}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", program, *words],
             cwd=self.path,
             env={**clean, "PYTHONPATH": str(self.path), "ROTA_DATABASE_URL": url, **environment},
@@ -93,6 +94,8 @@ class Tree:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
 
     async def rota(self, url: str, *words: str, code: int = 0, **environment: str) -> str:
         """What it says, on both of its outputs; its exit code is as expected."""
@@ -112,13 +115,17 @@ def head() -> str:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, head: str) -> Tree:
+def tree(tmp_path: Path, head: str) -> Iterator[Tree]:
     path = tmp_path / "tree"
     path.mkdir()
     for name in ("app", "migrations"):
         shutil.copytree(ROOT / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", path)
-    return Tree(path, head)
+    made = Tree(path, head, [])
+    yield made
+    for process in made.started:  # those that a failed test has left
+        process.kill()
+        process.communicate()
 
 
 @pytest_asyncio.fixture
