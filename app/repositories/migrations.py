@@ -99,6 +99,7 @@ class RunnerLock:
         self._url = url.replace("postgresql+asyncpg://", "postgresql://", 1)
         self._wait_seconds = wait_seconds
         self._lost = asyncio.Event()
+        self._asking = asyncio.Lock()  # the watch and the work ask on the same connection
 
     async def __aenter__(self) -> Self:
         """
@@ -149,12 +150,14 @@ class RunnerLock:
 
     async def name_those_in_the_way(self) -> str:
         """Who holds locks on our tables; the connection that works has lost its own when this is asked."""
-        found = await self._db.fetch(_IN_THE_WAY)
+        async with self._asking:
+            found = await self._db.fetch(_IN_THE_WAY)
         said = [f"process {row[0]} ({row[2] or 'unnamed'}) of {row[1]}, {row[3]} since {row[4]}" for row in found]
         return "; ".join(said) or "they have gone by now"
 
     async def _is_held(self) -> bool:
-        held: bool = await self._db.fetchval(_STILL_MINE, LOCKS, RUNNER, timeout=ANSWER_SECONDS)
+        async with self._asking:
+            held: bool = await self._db.fetchval(_STILL_MINE, LOCKS, RUNNER, timeout=ANSWER_SECONDS)
         return held
 
 
