@@ -21,11 +21,12 @@ run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota
 test: $(VENV)/.installed ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadgroup
 
-check: $(VENV)/.installed ## Lint, types, import contracts
+check: $(VENV)/.installed ## Lint, types, import contracts, the migrations' SQL
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/squawk migrations/sql/*.sql
 
 format: $(VENV)/.installed ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
@@ -40,8 +41,9 @@ bench-audit: $(VENV)/.installed ## Measure sealing, verification and queries (OP
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
 
-docs: $(VENV)/.installed ## Write the pages that are made from code
+docs: $(VENV)/.installed ## Write what is made from code: the page of events, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events
+	@$(BIN)/python -m docs.generate_sql
 
 lock: $(VENV)/.installed ## Compile the lock files anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock

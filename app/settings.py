@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     streams_per_client: Annotated[int, Field(ge=1, le=100_000)] = 2000
     registration: Literal["closed", "open"] = "closed"
     maintenance_database_url: SecretStr = SecretStr("")
+    migration_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""
     audit_signing_key: SecretStr = SecretStr("")
     audit_sink: str = ""
@@ -62,7 +63,7 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
 
-    @field_validator("database_url", "maintenance_database_url")
+    @field_validator("database_url", "maintenance_database_url", "migration_database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr, given: ValidationInfo) -> SecretStr:
         if given.field_name != "database_url" and not value.get_secret_value():
@@ -104,6 +105,11 @@ class Settings(BaseSettings):
         return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
 
     @property
+    def migration_url(self) -> str:
+        """Leads to the database itself, by a login that may change its schema."""
+        return self.migration_database_url.get_secret_value() or self.database_url.get_secret_value()
+
+    @property
     def log_origin(self) -> str:
         """The sealed log's name: as set, else after the issuer."""
         return self.audit_origin or f"{self.issuer.partition('://')[2] or self.issuer}/audit".replace("//", "/")
@@ -130,7 +136,13 @@ class Settings(BaseSettings):
         return init_settings, env_settings
 
 
-_SECRET_FIELDS: Final = ("database_url", "maintenance_database_url", "secrets", "audit_signing_key")
+_SECRET_FIELDS: Final = (
+    "database_url",
+    "maintenance_database_url",
+    "migration_database_url",
+    "secrets",
+    "audit_signing_key",
+)
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -16,6 +16,9 @@ revision: str = ${repr(up_revision)}
 down_revision: str | None = ${repr(down_revision)}
 branch_labels: str | Sequence[str] | None = ${repr(branch_labels)}
 depends_on: str | Sequence[str] | None = ${repr(depends_on)}
+phase: str = "expand"  # or migrate, contract
+oldest_release: str = ""  # the oldest that may run after it
+rewrites: bool = False
 
 
 def upgrade() -> None:

@@ -95,6 +95,7 @@ async def template_url(server_url: str) -> str:
     """A migrated database that nobody uses, for copies; its URL is of a login that may do anything."""
     url = await postgresql.make_database(server_url, f"rota_template_{WORKER}")
     await asyncio.to_thread(upgrade_schema, url)
+    await postgresql.empty_trail(url)
     return url
 
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import audit, clients, dev, maintain, serve, sessions, stats, users
+from app.cli import audit, clients, db, dev, maintain, serve, sessions, stats, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -14,6 +14,7 @@ cli.command("dev")(dev.dev)
 cli.command("serve")(serve.serve)
 cli.command("maintain")(maintain.maintain)
 cli.command("stats")(stats.stats)
+cli.add_typer(db.commands, name="db")
 cli.add_typer(users.commands, name="users")
 cli.add_typer(sessions.commands, name="sessions")
 cli.add_typer(clients.commands, name="clients")
@@ -37,6 +38,12 @@ _EXITS = {
     "session_not_found": Exit.NOT_FOUND,
     "revocation_not_found": Exit.NOT_FOUND,
     "client_not_found": Exit.NOT_FOUND,
+    "migration_running": Exit.TRY_AGAIN,
+    "migration_blocked": Exit.TRY_AGAIN,
+    "migration_lock_lost": Exit.TRY_AGAIN,
+    "migration_failed": Exit.FAILURE,
+    "schema_too_old": Exit.CHECK_FAILED,
+    "schema_unsound": Exit.CHECK_FAILED,
 }
 
 

@@ -30,13 +30,15 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on [default: ROTA_PORT]", min=0, max=65535)] = None,
     workers: Annotated[int, typer.Option(help="Server processes", min=1, max=64)] = 1,
 ) -> None:
-    """Serve the API. Needs ROTA_DATABASE_URL (migrated) and ROTA_SECRETS."""
-    from app.container import Container  # noqa: PLC0415 - other commands do without the database's libraries
+    """Serve the API. Needs ROTA_DATABASE_URL (migrated: `rota db upgrade`) and ROTA_SECRETS."""
+    from app.cli.schema import refuse_unserved  # noqa: PLC0415 - other commands do without the database's libraries
+    from app.container import Container  # noqa: PLC0415 - likewise
 
     settings = load_settings()
     Container.build(settings).hasher.close()  # what is wrong with the settings is said here, once, not by each worker
     configure_logs("json")
     allow_many_connections()
+    refuse_unserved(settings.database_url.get_secret_value())
     uvicorn.run(
         "app.main:create_served_app",
         host=host or settings.host,

@@ -63,6 +63,7 @@ class Action(StrEnum):
     AUDIT_RETENTION = "audit.retention"
     SERVER_STARTED = "server.started"
     SERVER_STOPPED = "server.stopped"
+    SCHEMA_MIGRATED = "schema.migrated"
 
 
 EVENT_VERSION: Final = 1

@@ -356,6 +356,17 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         },
     ),
     Action.SERVER_STOPPED: Definition("A server process stopped in good order."),
+    Action.SCHEMA_MIGRATED: Definition(
+        "The schema was brought to another revision. One event a run; what a killed run did is told of by the next.",
+        Level.NOTICE,
+        detail={
+            "duration_ms": Member(Kind.INTEGER, "how long the run took that wrote this"),
+            "from": Member(Kind.STRING, "the revision before; `base`: none"),
+            "phase": Member(Kind.STRING, "what was asked for: expand, all, or down"),
+            "to": Member(Kind.STRING, "the revision afterwards"),
+            "version": Member(Kind.STRING, "of Rota"),
+        },
+    ),
 }
 
 VERSIONS: Final = frozenset({1})

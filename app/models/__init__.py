@@ -7,6 +7,7 @@ from app.models.base import Base
 from app.models.families import FamilyRow
 from app.models.jobs import JobCursorRow, JobRunRow
 from app.models.refusals import LoginFailureRow, RefusalRow
+from app.models.schema_revisions import SchemaRevisionRow
 from app.models.session_revocations import SessionRevocationRow
 from app.models.stats import StatCountRow, StatPositionRow, StatSourceRow, StatUserRow
 from app.models.users import PasswordTokenRow, UserRow
@@ -26,6 +27,7 @@ __all__ = [
     "LoginFailureRow",
     "PasswordTokenRow",
     "RefusalRow",
+    "SchemaRevisionRow",
     "SessionRevocationRow",
     "StatCountRow",
     "StatPositionRow",

@@ -31,6 +31,7 @@ from app.repositories.password_tokens import PasswordTokenRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.revocations import RevocationRepository
+from app.repositories.schema import SchemaRepository
 from app.repositories.seals import SealRepository
 from app.repositories.session_events import SessionEventRepository
 from app.repositories.session_lists import SessionListRepository
@@ -138,6 +139,7 @@ class UnitOfWork:
     stats: StatRepository
     stats_checks: StatCheckRepository
     api_clients: ApiClientRepository
+    schema: SchemaRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
         self._db = connection
@@ -187,6 +189,7 @@ class UnitOfWork:
         self.stats = StatRepository(self._db)
         self.stats_checks = StatCheckRepository(self._db)
         self.api_clients = ApiClientRepository(self._db)
+        self.schema = SchemaRepository(self._db)
         return self
 
     async def __aexit__(

@@ -45,6 +45,15 @@ def make_migration_engine(url: str) -> AsyncEngine:
     return _make(url, MIGRATION_SETTINGS, 1, "rota-migrate", None)
 
 
+def make_runner_engine(url: str) -> AsyncEngine:
+    """
+    An engine for whoever looks at the schema or changes it: acts as the login.
+
+    Its bounds are set by statements: what stands before a database may refuse them as startup parameters.
+    """
+    return _make(url, {}, 1, "rota-migrate", None)
+
+
 def _make(
     url: str, settings: dict[str, str], pool_size: int, application_name: str, answer_seconds: float | None
 ) -> AsyncEngine:

@@ -18,6 +18,9 @@ revision: str = "0001"
 down_revision: str | None = None
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+phase: str = "expand"
+oldest_release: str = "0.1.0"
+rewrites: bool = False
 
 MOMENT = sa.DateTime(timezone=True)
 ROLES = "role IN ('user', 'auditor', 'admin')"
@@ -45,9 +48,9 @@ def upgrade() -> None:
         sa.Column("disabled_at", MOMENT),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("password_changed_at", MOMENT, nullable=False),
-        sa.CheckConstraint(ROLES, name="ck_users_role"),
-        sa.PrimaryKeyConstraint("id", name="pk_users"),
-        sa.UniqueConstraint("username_key", name="uq_users_username_key"),
+        sa.CheckConstraint(ROLES, name=op.f("ck_users_role")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("username_key", name=op.f("uq_users_username_key")),
     )
     op.create_table(
         "families",
@@ -81,15 +84,15 @@ def upgrade() -> None:
         sa.Column("browser", sa.Text()),
         sa.Column("os", sa.Text()),
         sa.Column("label", sa.Text()),
-        sa.CheckConstraint(ROLES, name="ck_families_role"),
-        sa.CheckConstraint(END_REASONS, name="ck_families_end_reason"),
-        sa.CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ck_families_ended_with_reason"),
-        sa.CheckConstraint("(ended_at IS NULL) = (ended_xact IS NULL)", name="ck_families_ended_with_xact"),
-        sa.CheckConstraint("octet_length(seed) = 32", name="ck_families_seed_length"),
-        sa.CheckConstraint("generation >= 0", name="ck_families_generation"),
-        sa.CheckConstraint("octet_length(user_agent) <= 512", name="ck_families_user_agent_length"),
-        sa.CheckConstraint("char_length(label) <= 100", name="ck_families_label_length"),
-        sa.PrimaryKeyConstraint("user_id", "id", name="pk_families"),
+        sa.CheckConstraint(ROLES, name=op.f("ck_families_role")),
+        sa.CheckConstraint(END_REASONS, name=op.f("ck_families_end_reason")),
+        sa.CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name=op.f("ck_families_ended_with_reason")),
+        sa.CheckConstraint("(ended_at IS NULL) = (ended_xact IS NULL)", name=op.f("ck_families_ended_with_xact")),
+        sa.CheckConstraint("octet_length(seed) = 32", name=op.f("ck_families_seed_length")),
+        sa.CheckConstraint("generation >= 0", name=op.f("ck_families_generation")),
+        sa.CheckConstraint("octet_length(user_agent) <= 512", name=op.f("ck_families_user_agent_length")),
+        sa.CheckConstraint("char_length(label) <= 100", name=op.f("ck_families_label_length")),
+        sa.PrimaryKeyConstraint("user_id", "id", name=op.f("pk_families")),
         postgresql_with={"fillfactor": "85"},
     )
     live = sa.text("ended_at IS NULL")

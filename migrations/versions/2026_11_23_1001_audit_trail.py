@@ -18,6 +18,9 @@ revision: str = "0002"
 down_revision: str | None = "0001"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+phase: str = "expand"
+oldest_release: str = "0.1.0"
+rewrites: bool = False
 
 MOMENT = sa.DateTime(timezone=True)
 
@@ -77,13 +80,13 @@ def upgrade() -> None:
         sa.Column("user_agent", sa.Text()),
         sa.Column("commitment", sa.LargeBinary()),
         sa.Column("detail", sa.Text()),
-        sa.CheckConstraint("outcome IN ('success', 'failure')", name="ck_audit_events_outcome"),
+        sa.CheckConstraint("outcome IN ('success', 'failure')", name=op.f("ck_audit_events_outcome")),
         sa.CheckConstraint(
             "actor_kind IN ('user', 'admin', 'client', 'system', 'anonymous')",
-            name="ck_audit_events_actor_kind",
+            name=op.f("ck_audit_events_actor_kind"),
         ),
-        sa.CheckConstraint("octet_length(user_agent) <= 512", name="ck_audit_events_user_agent_length"),
-        sa.PrimaryKeyConstraint("subject_id", "occurred_at", "id", name="pk_audit_events"),
+        sa.CheckConstraint("octet_length(user_agent) <= 512", name=op.f("ck_audit_events_user_agent_length")),
+        sa.PrimaryKeyConstraint("subject_id", "occurred_at", "id", name=op.f("pk_audit_events")),
         postgresql_partition_by="RANGE (occurred_at)",
     )
     op.create_index("ix_audit_events_seal", "audit_events", ["epoch", "xact_id", "seq"])
@@ -95,9 +98,9 @@ def upgrade() -> None:
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("minute", MOMENT, nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.CheckConstraint("action IN ('refresh.refused', 'refresh.forged')", name="ck_refusals_action"),
-        sa.CheckConstraint("count > 0", name="ck_refusals_count"),
-        sa.PrimaryKeyConstraint("user_id", "family_id", "action", "minute", name="pk_refusals"),
+        sa.CheckConstraint("action IN ('refresh.refused', 'refresh.forged')", name=op.f("ck_refusals_action")),
+        sa.CheckConstraint("count > 0", name=op.f("ck_refusals_count")),
+        sa.PrimaryKeyConstraint("user_id", "family_id", "action", "minute", name=op.f("pk_refusals")),
     )
     op.execute(MAKE_PARTITIONS)
     op.execute("SELECT audit_make_partitions(statement_timestamp() + interval '90 days')")

@@ -16,6 +16,9 @@ revision: str = "0003"
 down_revision: str | None = "0002"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+phase: str = "expand"
+oldest_release: str = "0.1.0"
+rewrites: bool = False
 
 
 def upgrade() -> None:
@@ -23,7 +26,7 @@ def upgrade() -> None:
         "job_cursors",
         sa.Column("job", sa.Text(), nullable=False),
         sa.Column("position", sa.Uuid(), nullable=False),
-        sa.PrimaryKeyConstraint("job", name="pk_job_cursors"),
+        sa.PrimaryKeyConstraint("job", name=op.f("pk_job_cursors")),
     )
 
 

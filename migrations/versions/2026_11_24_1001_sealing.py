@@ -18,6 +18,9 @@ revision: str = "0005"
 down_revision: str | None = "0004"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+phase: str = "expand"
+oldest_release: str = "0.1.0"
+rewrites: bool = False
 
 MOMENT = sa.DateTime(timezone=True)
 INSERT_ONLY = ("audit_batches", "audit_tiles", "audit_checkpoints")
@@ -89,10 +92,10 @@ def upgrade() -> None:
         sa.Column("cursor_xact", Xid8(), nullable=False),
         sa.Column("cursor_seq", sa.BigInteger(), nullable=False),
         sa.Column("minimum_index", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("tree_size >= 0", name="ck_audit_logs_tree_size"),
-        sa.CheckConstraint("octet_length(root) = 32", name="ck_audit_logs_root_length"),
-        sa.PrimaryKeyConstraint("epoch", name="pk_audit_logs"),
-        sa.UniqueConstraint("origin", name="uq_audit_logs_origin"),
+        sa.CheckConstraint("tree_size >= 0", name=op.f("ck_audit_logs_tree_size")),
+        sa.CheckConstraint("octet_length(root) = 32", name=op.f("ck_audit_logs_root_length")),
+        sa.PrimaryKeyConstraint("epoch", name=op.f("pk_audit_logs")),
+        sa.UniqueConstraint("origin", name=op.f("uq_audit_logs_origin")),
     )
     op.create_table(
         "audit_batches",
@@ -109,8 +112,8 @@ def upgrade() -> None:
         sa.Column("first_at", MOMENT, nullable=False),
         sa.Column("last_at", MOMENT, nullable=False),
         sa.Column("sealed_at", MOMENT, nullable=False),
-        sa.CheckConstraint("count > 0", name="ck_audit_batches_count"),
-        sa.PrimaryKeyConstraint("epoch", "first_index", name="pk_audit_batches"),
+        sa.CheckConstraint("count > 0", name=op.f("ck_audit_batches_count")),
+        sa.PrimaryKeyConstraint("epoch", "first_index", name=op.f("pk_audit_batches")),
     )
     op.create_index("ix_audit_batches_to", "audit_batches", ["epoch", "to_epoch", "to_xact", "to_seq"])
     op.create_index("ix_audit_batches_last_at", "audit_batches", ["epoch", "last_at"])
@@ -121,8 +124,8 @@ def upgrade() -> None:
         sa.Column("level", sa.SmallInteger(), nullable=False),
         sa.Column("idx", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
-        sa.CheckConstraint("octet_length(data) = 8192", name="ck_audit_tiles_full"),
-        sa.PrimaryKeyConstraint("epoch", "level", "idx", name="pk_audit_tiles"),
+        sa.CheckConstraint("octet_length(data) = 8192", name=op.f("ck_audit_tiles_full")),
+        sa.PrimaryKeyConstraint("epoch", "level", "idx", name=op.f("pk_audit_tiles")),
     )
     op.execute("ALTER TABLE audit_tiles ALTER COLUMN data SET STORAGE EXTERNAL")  # hashes do not compress
     op.create_table(
@@ -132,14 +135,14 @@ def upgrade() -> None:
         sa.Column("root", sa.LargeBinary(), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("signed_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("epoch", "tree_size", name="pk_audit_checkpoints"),
+        sa.PrimaryKeyConstraint("epoch", "tree_size", name=op.f("pk_audit_checkpoints")),
     )
     op.create_table(
         "audit_salts",
         sa.Column("subject_id", sa.Uuid(), nullable=False),
         sa.Column("salt", sa.LargeBinary(), nullable=False),
-        sa.CheckConstraint("octet_length(salt) = 32", name="ck_audit_salts_length"),
-        sa.PrimaryKeyConstraint("subject_id", name="pk_audit_salts"),
+        sa.CheckConstraint("octet_length(salt) = 32", name=op.f("ck_audit_salts_length")),
+        sa.PrimaryKeyConstraint("subject_id", name=op.f("pk_audit_salts")),
     )
     op.execute(OPEN_EPOCH)
     op.execute(FOUND)

@@ -16,6 +16,9 @@ revision: str = "0007"
 down_revision: str | None = "0006"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+phase: str = "expand"
+oldest_release: str = "0.1.0"
+rewrites: bool = False
 
 MOMENT = sa.DateTime(timezone=True)
 
@@ -29,8 +32,8 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("minute", MOMENT, nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.CheckConstraint("count > 0", name="ck_login_failures_count"),
-        sa.PrimaryKeyConstraint("subject_id", "reason", "source", "minute", name="pk_login_failures"),
+        sa.CheckConstraint("count > 0", name=op.f("ck_login_failures_count")),
+        sa.PrimaryKeyConstraint("subject_id", "reason", "source", "minute", name=op.f("pk_login_failures")),
     )
     op.create_index("ix_login_failures_minute", "login_failures", ["minute"])
     op.execute("ALTER TABLE login_failures OWNER TO rota_owner")

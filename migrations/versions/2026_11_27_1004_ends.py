@@ -5,20 +5,22 @@ Why: every process keeps the sessions ended within the last minutes in memory. I
 transaction, and is woken by a notification without content, which a trigger sends, so that no code path can forget it.
 The trigger is for the statement, and only for one that names `ended_at`: a rotation does not, and pays nothing.
 Locks: SHARE UPDATE EXCLUSIVE while the indexes are built (concurrently); SHARE ROW EXCLUSIVE for the moment in which
-the trigger is made, which waits a second at most for writers to pass. Printed as SQL the indexes are built in the plain
-form, which keeps writers out while it builds.
+the trigger is made, which waits a second at most for writers to pass.
 How long: a minute for ten million sessions, most of them ended, without holding anybody up.
 Back: drops all three. Processes that listen poll instead.
 """
 
 from collections.abc import Sequence
 
-from alembic import context, op
+from alembic import op
 
 revision: str = "0012"
 down_revision: str | None = "0011"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+phase: str = "expand"
+oldest_release: str = "0.1.0"
+rewrites: bool = False
 
 INDEXES = {
     "ix_families_ended": "families (ended_xact, id) WHERE ended_at IS NOT NULL",
@@ -56,14 +58,10 @@ CREATE TRIGGER families_ended AFTER UPDATE OF ended_at ON families
 
 
 def upgrade() -> None:
-    if context.is_offline_mode():
+    with op.get_context().autocommit_block():
         for name, what in INDEXES.items():
-            op.execute(f"CREATE INDEX {name} ON {what}")
-    else:
-        with op.get_context().autocommit_block():
-            for name, what in INDEXES.items():
-                op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # one of an interrupted run is invalid
-                op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {what}")
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # one of an interrupted run is invalid
+            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {what}")
     for statement in (RING, OF_THE_OWNER, TRIGGER):
         op.execute(statement)
 

@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import asyncpg
-import pytest_asyncio
 
 from app.container import Container
 from tests.conftest import PASSWORD, client_at, make_settings
-from tests.postgresql import make_database
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,11 +26,6 @@ def alembic(url: str, *words: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
-
-
-@pytest_asyncio.fixture
-async def fresh_url(server_url: str) -> str:
-    return await make_database(server_url, f"rota_migrations_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
 
 
 async def run(url: str, *words: str) -> str:
@@ -71,27 +64,6 @@ async def test_up_check_down_up_with_data(fresh_url: str) -> None:
     assert (left, functions) == ([], [])
     for _ in revisions:
         await run(fresh_url, "upgrade", "+1")
-    await run(fresh_url, "check")
-    await use(fresh_url)
-
-
-async def test_stairway(fresh_url: str) -> None:
-    """Every single step: up, down, up."""
-    heads = (await run(fresh_url, "heads")).split()
-    assert heads[1:] == ["(head)"], "there is one head"
-    revisions = [line for line in (await run(fresh_url, "history", "-r", "base:head")).splitlines() if line]
-    for _ in revisions:
-        await run(fresh_url, "upgrade", "+1")
-        await run(fresh_url, "downgrade", "-1")
-        await run(fresh_url, "upgrade", "+1")
-
-
-async def test_the_statements_can_be_printed_and_used(fresh_url: str) -> None:
-    """`--sql` connects to nothing, and what it prints makes the schema that serves."""
-    printed = await run("", "upgrade", "head", "--sql")
-    connection = await asyncpg.connect(fresh_url)
-    await connection.execute(printed)
-    await connection.close()
     await run(fresh_url, "check")
     await use(fresh_url)
 
