@@ -18,9 +18,11 @@ from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
+from app.services.admin_reads import AdminReads
 from app.services.api_clients import ApiClients
 from app.services.authentication import Authentication
 from app.services.client_authentication import ClientAuthentication
+from app.services.credentials import Credentials
 from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.guard import Guard
@@ -40,6 +42,7 @@ from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
+from app.services.user_queries import UserQueries
 from app.services.users import Users
 from app.settings import Settings, SettingsInvalid
 
@@ -63,8 +66,11 @@ class Container:
     refresh: Refresh
     sessions: Sessions
     users: Users
+    user_queries: UserQueries
+    credentials: Credentials
     password_change: PasswordChange
     trail: Trail
+    admin_reads: AdminReads
     housekeeping: Housekeeping
     exports: Exports
     proofs: Proofs
@@ -103,9 +109,14 @@ class Container:
         rotations = RotationRepository(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
         authentication = Authentication(access_tokens, rotations, clock, revocation)
-        sign_in = SignIn(database, hasher, keyring, pairs, lifetimes, max_sessions=settings.max_sessions_per_user)
         refresh = Refresh(database, rotations, pairs, lifetimes)
         sessions = Sessions(database, pairs)
+        credentials = Credentials(database, hasher, keyring)
+        sign_in = SignIn(
+            database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
+        )
+        admin_reads = AdminReads(database)
+        oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
             settings=settings,
             clock=clock,
@@ -120,21 +131,13 @@ class Container:
             sign_in=sign_in,
             refresh=refresh,
             sessions=sessions,
-            oauth=OAuth(
-                database,
-                access_tokens,
-                pairs,
-                authentication,
-                client_authentication,
-                sign_in,
-                refresh,
-                sessions,
-                issuer=settings.issuer,
-                audience=settings.audience,
-            ),
+            oauth=oauth,
             users=Users(database, hasher, registration_open=settings.registration == "open"),
+            user_queries=UserQueries(database, keyring, admin_reads),
+            credentials=credentials,
             password_change=PasswordChange(database, hasher),
             trail=trail,
+            admin_reads=admin_reads,
             housekeeping=Housekeeping(database),
             exports=Exports(database),
             proofs=Proofs(database),
@@ -142,7 +145,7 @@ class Container:
             guard=Guard(database, sealing),
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
-            erasure=Erasure(maintenance, hasher),
+            erasure=Erasure(maintenance),
             publishing=_publishing(settings, database),
         )
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.api.schemas import EventAnswer
+from app.domain.errors import InputInvalid
 from app.domain.event_filters import Bucket, read_moment
 from app.domain.events import Outcome
 from app.domain.users import USERNAME_CHARACTERS
@@ -18,7 +19,10 @@ EVENTS_LIMIT = 500
 
 
 def _moment(value: Any) -> Any:
-    return read_moment(value) if isinstance(value, str) else value
+    try:
+        return read_moment(value) if isinstance(value, str) else value
+    except InputInvalid as error:
+        raise ValueError(error.message) from None  # so that the answer names the parameter
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]

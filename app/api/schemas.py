@@ -51,6 +51,11 @@ class PasswordChangeRequest(Body):
     new_password: Password
 
 
+class PasswordTokenRequest(Body):
+    token: PresentedToken
+    new_password: Password
+
+
 class TokenAnswer(BaseModel):
     """RFC 6749 section 5.1. Lifetimes are seconds."""
 

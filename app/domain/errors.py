@@ -52,6 +52,25 @@ class InvalidCredentials(RotaError):
     message = "The username or password is wrong."
 
 
+class PasswordTokenRejected(RotaError):
+    """Noise, unknown, spent, replaced, expired, or of a user who is shut out: one answer for all."""
+
+    code = "password_token_rejected"
+    message = "The set-password token is not valid."
+
+
+class PasswordChangeRequired(RotaError):
+    """The password was right, and is good for setting another one only: with the token that this error carries."""
+
+    code = "password_change_required"
+    message = "This password is good for setting a new one only: PUT /password with the token of this answer."
+
+    def __init__(self, token: str, *, expires_in: int) -> None:
+        self.token = token
+        self.expires_in = expires_in
+        super().__init__()
+
+
 class RefreshTokenRejected(RotaError):
     """Noise, forged, unknown, expired, ended, reused: one answer for all; the cause is in the event."""
 
@@ -103,6 +122,25 @@ class SessionNotFound(RotaError):
 class UserNotFound(RotaError):
     code = "user_not_found"
     message = "There is no such user."
+
+
+class UserDeleted(RotaError):
+    """A tombstone: it can be looked at, and nothing else."""
+
+    code = "user_deleted"
+    message = "This user was deleted."
+
+
+class LastAdministrator(RotaError):
+    code = "last_administrator"
+    message = "This is the last administrator who can act: make another one first."
+
+
+class OwnAccount(RotaError):
+    """Somebody would lock themselves out, and has not said that they mean it."""
+
+    code = "own_account"
+    message = "This is your own account, and you would lose it: say allow_self=true if you mean it."
 
 
 class InputInvalid(RotaError):

@@ -18,6 +18,7 @@ BEFORE_REQUEST: Final = timedelta(seconds=10)  # by which a host's clock may be 
 AFTER_REQUEST: Final = timedelta(seconds=40)  # the same the other way, and the longest request
 
 _UUIDV7: Final = 7
+_LATEST_MILLISECOND: Final = 253_370_764_800_000  # the beginning of the year 9999: there is room behind it
 
 
 class Bucket(StrEnum):
@@ -113,9 +114,15 @@ def read_moment(text: str) -> datetime:
         raise InputInvalid("A time must be in ISO 8601, such as 2026-11-23T10:00:00Z.") from None
 
 
+def time_of(made: UUID) -> datetime | None:
+    """The time that an id begins with (RFC 9562, version 7); `None` if that is no time that a row of ours can have."""
+    milliseconds = made.int >> 80
+    return None if milliseconds > _LATEST_MILLISECOND else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
 def request_window(request_id: UUID) -> tuple[datetime, datetime] | None:
     """When the events of a request can have happened: its id begins with its time. `None`: it is no id of ours."""
-    if request_id.version != _UUIDV7:
+    began = time_of(request_id)
+    if request_id.version != _UUIDV7 or began is None:
         return None
-    began = datetime.fromtimestamp((request_id.int >> 80) / 1000, UTC)
     return began - BEFORE_REQUEST, began + AFTER_REQUEST

@@ -19,10 +19,17 @@ class Action(StrEnum):
     USER_CREATED = "user.created"
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
+    USER_RENAMED = "user.renamed"
+    USER_ROLE_CHANGED = "user.role_changed"
+    USER_DELETED = "user.deleted"
     LOGIN_FAILED = "login.failed"
     PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an action, not a password
     PASSWORD_REHASHED = "password.rehashed"  # noqa: S105 - likewise
     PASSWORD_CHANGE_FAILED = "password.change_failed"  # noqa: S105 - likewise
+    PASSWORD_RESET = "password.reset"  # noqa: S105 - likewise
+    PASSWORD_FORGOTTEN = "password.forgotten"  # noqa: S105 - likewise
+    CREDENTIAL_ISSUED = "credential.issued"
+    CREDENTIAL_REFUSED = "credential.refused"
     SESSION_CREATED = "session.created"
     SESSION_REFRESHED = "session.refreshed"
     SESSION_REPLAYED = "session.replayed"
@@ -41,6 +48,7 @@ class Action(StrEnum):
     CLIENT_ENABLED = "client.enabled"
     CLIENT_VIEWED = "client.viewed"
     SUBJECT_ERASED = "subject.erased"
+    ADMIN_QUERIED = "admin.queried"
     AUDIT_QUERIED = "audit.queried"
     AUDIT_EXPORTED = "audit.exported"
     AUDIT_HEARTBEAT = "audit.heartbeat"

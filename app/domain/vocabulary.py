@@ -35,8 +35,8 @@ REASONS: Final[Mapping[str, str]] = {
     EndReason.ADMIN: "an administrator ended it",
     EndReason.BULK_ADMIN: "an administrator ended many at once",
     EndReason.REUSE: "a spent refresh token was presented: somebody has a copy",
-    EndReason.PASSWORD_CHANGE: "the password was changed",
-    EndReason.USER_DISABLED: "the user was disabled, or erased",
+    EndReason.PASSWORD_CHANGE: "the password was changed, or an administrator took it away",
+    EndReason.USER_DISABLED: "the user was disabled, deleted or erased",
     EndReason.ROLE_CHANGE: "the user got another role",
     EndReason.RESTORE: "a token was further ahead than the database: it is a restored copy",
     EndReason.EVICTED: "the user had too many sessions, and this was the oldest",
@@ -46,6 +46,10 @@ REASONS: Final[Mapping[str, str]] = {
     "unknown_user": "nobody has that name",
     "wrong_password": "the password was wrong",
     "disabled": "the user is disabled",
+    "token_unknown": "the set-password token is spent already, or a newer one has taken its place",
+    "token_expired": "the set-password token is past its time",
+    "user_shut_out": "the user of the set-password token is disabled or deleted",
+    "one_time_password_expired": "the one-time password is past its time",
     ROLLED_UP: "a sum of failures that were alike",
     "grace": "within the seconds in which the token just spent may come again",
     "idempotency_key": "with the Idempotency-Key of the rotation",
@@ -74,6 +78,18 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
     Action.USER_CREATED: Definition("An account was made.", detail={"role": Member(Kind.STRING, "the user's role")}),
     Action.USER_DISABLED: Definition("A user was shut out; all their sessions ended with it.", Level.NOTICE),
     Action.USER_ENABLED: Definition("A disabled user may sign in again.", Level.NOTICE),
+    Action.USER_RENAMED: Definition("A user got another name; neither name is told.", Level.NOTICE),
+    Action.USER_ROLE_CHANGED: Definition(
+        "A user got another role; all their sessions ended with it.",
+        Level.NOTICE,
+        detail={
+            "from": Member(Kind.STRING, "the role until then"),
+            "to": Member(Kind.STRING, "the role from then on"),
+        },
+    ),
+    Action.USER_DELETED: Definition(
+        "A user was deleted: shut out for good, all their sessions ended with it, and the name is free.", Level.NOTICE
+    ),
     Action.LOGIN_FAILED: Definition(
         "A sign-in failed. Beyond five that are alike (subject, reason, address, minute) there is one sum a minute.",
         Level.NOTICE,
@@ -83,7 +99,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
             "name_digest": Member(
                 Kind.STRING, "of an unknown name: its keyed hash, so that equal names are seen to be equal", False
             ),
-            "of": Member(Kind.STRING, "in a sum: the reason that all had", required=False),
+            "of": Member(Kind.STRING, "in a sum: the reason that all had, of `credential.refused` too", required=False),
             **_SUMMED,
         },
     ),
@@ -95,6 +111,29 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         frozenset({"wrong_password"}),
         session=True,
+    ),
+    Action.PASSWORD_RESET: Definition(
+        "A password was set with a set-password token; the token is spent, and all sessions ended with it.",
+        Level.NOTICE,
+    ),
+    Action.PASSWORD_FORGOTTEN: Definition(
+        "An administrator took a user's password away; all their sessions ended with it.", Level.NOTICE
+    ),
+    Action.CREDENTIAL_ISSUED: Definition(
+        "A one-time password or a set-password token was handed out; a token issued before is void.",
+        Level.NOTICE,
+        detail={
+            "cause": Member(Kind.STRING, "created, reset, or sign_in: a one-time password was exchanged for a token"),
+            "expires_at": Member(Kind.STRING, "until when it is good"),
+            "kind": Member(Kind.STRING, "one_time_password or set_password_token"),
+        },
+    ),
+    Action.CREDENTIAL_REFUSED: Definition(
+        "A set-password token of ours, or a one-time password, came when it was no longer good. Summed like "
+        "`login.failed`, and among its sums.",
+        Level.WARNING,
+        Outcome.FAILURE,
+        frozenset({"token_unknown", "token_expired", "user_shut_out", "one_time_password_expired"}),
     ),
     Action.SESSION_CREATED: _life(
         "Somebody signed in.",
@@ -193,6 +232,15 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         detail={
             "events": Member(Kind.INTEGER, "how many events held personal data"),
             "why": Member(Kind.STRING, "as the operator said"),
+        },
+    ),
+    Action.ADMIN_QUERIED: Definition(
+        "Somebody read what only auditors and administrators may: accounts, sessions, figures.",
+        Level.NOTICE,
+        detail={
+            "count": Member(Kind.INTEGER, "how many rows they saw"),
+            "filter": Member(Kind.OBJECT, "what they asked for; names and addresses as a keyed hash"),
+            "what": Member(Kind.STRING, "of which list or object: users, user, sessions and so on"),
         },
     ),
     Action.AUDIT_QUERIED: Definition(

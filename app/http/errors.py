@@ -61,6 +61,11 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.ClientIdTaken: Answer(HTTPStatus.CONFLICT),
     errors.ClientHasNoSecrets: Answer(HTTPStatus.CONFLICT),
     errors.UserDisabled: Answer(HTTPStatus.CONFLICT),
+    errors.UserDeleted: Answer(HTTPStatus.CONFLICT),
+    errors.LastAdministrator: Answer(HTTPStatus.CONFLICT),
+    errors.OwnAccount: Answer(HTTPStatus.CONFLICT),
+    errors.PasswordTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.PasswordChangeRequired: Answer(HTTPStatus.FORBIDDEN),
     errors.EventNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.EventNotSealed: Answer(HTTPStatus.CONFLICT),
     # Never an OAuth error: clients throw their tokens away on invalid_grant.
@@ -165,11 +170,14 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings
+    demanded: dict[str, Any] = {}
+    if isinstance(error, errors.PasswordChangeRequired):
+        demanded = {"password_token": error.token, "expires_in": error.expires_in}
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
-        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
-    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more)
+        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers, **demanded)
+    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **demanded)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -44,6 +44,7 @@ JOBS: Final = (
     Job("expiry", 30, lambda services: services.housekeeping.end_lapsed_sessions()),
     Job("refusals", 30, lambda services: services.housekeeping.sum_up_refusals()),
     Job("login failures", 30, lambda services: services.housekeeping.sum_up_login_failures()),
+    Job("password tokens", 300, lambda services: services.credentials.remove_expired()),
     Job("partitions", 3600, lambda services: services.housekeeping.make_partitions()),
     Job("audit.seal", 0.5, lambda services: services.sealing.seal(), pause_seconds=0),
     Job("audit.publish", 1, _publish),

@@ -7,7 +7,7 @@ from app.models.base import Base
 from app.models.families import FamilyRow
 from app.models.jobs import JobCursorRow
 from app.models.refusals import LoginFailureRow, RefusalRow
-from app.models.users import UserRow
+from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
     "ApiClientRow",
@@ -21,6 +21,7 @@ __all__ = [
     "FamilyRow",
     "JobCursorRow",
     "LoginFailureRow",
+    "PasswordTokenRow",
     "RefusalRow",
     "UserRow",
 ]

@@ -24,11 +24,13 @@ from app.repositories.families import EndedFamily, FamilyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
+from app.repositories.password_tokens import PasswordTokenRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.seals import SealRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
+from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
 CLOSE_SECONDS: Final = 5
@@ -110,6 +112,8 @@ class UnitOfWork:
     """One transaction, READ COMMITTED, with the repositories that work in it. Lock order: user, then family."""
 
     users: UserRepository
+    user_queries: UserQueryRepository
+    password_tokens: PasswordTokenRepository
     families: FamilyRepository
     ends: EndRepository
     refusals: RefusalRepository
@@ -152,6 +156,8 @@ class UnitOfWork:
         self.users = UserRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)
+        self.user_queries = UserQueryRepository(self._db)
+        self.password_tokens = PasswordTokenRepository(self._db)
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
         self.jobs = JobRepository(self._db)

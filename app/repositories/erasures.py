@@ -26,13 +26,19 @@ class ErasureRepository:
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
 
-    async def forget_user(self, user_id: UUID, *, pseudonym: str, password_hash: str, now: datetime) -> None:
-        """Leave of the user's row an id, and of their sessions times and ends. The caller holds the user's lock."""
+    async def forget_user(self, user_id: UUID, *, pseudonym: str, now: datetime) -> None:
+        """
+        Leave of the user's row an id, and of their sessions times and ends. The caller holds the user's lock.
+
+        An erased user is deleted as well: a tombstone without a name.
+        """
         values = {
             "username": pseudonym,
-            "username_key": pseudonym,
-            "password_hash": password_hash,
+            "username_key": None,
+            "password_hash": None,
+            "must_change_password": False,
             "disabled_at": func.coalesce(UserRow.disabled_at, now),
+            "deleted_at": func.coalesce(UserRow.deleted_at, now),
             "erased_at": now,
         }
         await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(values))

@@ -26,6 +26,14 @@ WITH RECURSIVE subjects (id, n) AS (
 SELECT id FROM (SELECT id FROM subjects WHERE id IS NOT NULL UNION SELECT id FROM stored) AS people ORDER BY id LIMIT $2
 """
 
+USER_ACTIONS: Final = (
+    "user.created",
+    "user.disabled",
+    "user.enabled",
+    "user.role_changed",
+    "user.deleted",
+    "subject.erased",
+)
 _EVENT = ("family_seq", "family_id", "subject_id", "action", "reason", "generation", "occurred_at", "detail")
 
 
@@ -33,6 +41,7 @@ _EVENT = ("family_seq", "family_id", "subject_id", "action", "reason", "generati
 class StoredUser:
     id: UUID
     disabled: bool
+    role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class ReconciliationRepository:
         return list((await self._db.exec_driver_sql(PEOPLE, (after, limit))).scalars())
 
     async def list_users(self, people: Sequence[UUID]) -> list[StoredUser]:
-        found = select(UserRow.id, UserRow.disabled_at.is_not(None)).where(UserRow.id.in_(people))
+        found = select(UserRow.id, UserRow.disabled_at.is_not(None), UserRow.role).where(UserRow.id.in_(people))
         return [StoredUser(*row) for row in await self._db.execute(found)]
 
     async def list_families(self, people: Sequence[UUID]) -> list[StoredFamily]:
@@ -73,8 +82,7 @@ class ReconciliationRepository:
         """What states are made of, oldest first."""
         found = select(*(getattr(AuditEventRow, name) for name in _EVENT)).where(
             AuditEventRow.subject_id.in_(people),
-            AuditEventRow.family_seq.is_not(None)
-            | AuditEventRow.action.in_(["user.created", "user.disabled", "user.enabled", "subject.erased"]),
+            AuditEventRow.family_seq.is_not(None) | AuditEventRow.action.in_(USER_ACTIONS),
         )
         rows = await self._db.execute(found.order_by(AuditEventRow.occurred_at, AuditEventRow.seq))
         return [

@@ -17,6 +17,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.entries import SealedFields
+from app.domain.event_filters import time_of
 from app.domain.merkle import Tree
 from app.models import AuditLogRow
 
@@ -256,7 +257,9 @@ class SealRepository:
 
     async def find_event(self, event_id: UUID, around: timedelta) -> Stretch:
         """One event by its id, looked for around the time that the id begins with. Served by the index on times."""
-        made_at = datetime.fromtimestamp((event_id.int >> 80) / 1000, UTC)
+        made_at = time_of(event_id)
+        if made_at is None:
+            return _stretch([], START)
         first, last = max(made_at, _FIRST + around) - around, min(made_at, _LAST - around) + around
         return _stretch(await self._rows(BY_ID, first, last, event_id), START)
 

@@ -1,8 +1,10 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,7 +12,7 @@ from app.domain.errors import StoredStateInvalid, UsernameTaken
 from app.domain.users import Role, User, username_key
 from app.models import UserRow
 
-_COLUMNS = (
+COLUMNS = (
     UserRow.id,
     UserRow.username,
     UserRow.password_hash,
@@ -18,6 +20,8 @@ _COLUMNS = (
     UserRow.disabled_at,
     UserRow.created_at,
     UserRow.password_changed_at,
+    UserRow.must_change_password,
+    UserRow.deleted_at,
 )
 
 
@@ -27,12 +31,12 @@ class UserRepository:
 
     async def find_by_key(self, key: str) -> User | None:
         """By the canonical form of the name; locks nothing."""
-        row = (await self._db.execute(select(*_COLUMNS).where(UserRow.username_key == key))).one_or_none()
-        return None if row is None else _user(row)
+        row = (await self._db.execute(select(*COLUMNS).where(UserRow.username_key == key))).one_or_none()
+        return None if row is None else read_user(row)
 
     async def find(self, user_id: UUID) -> User | None:
-        row = (await self._db.execute(select(*_COLUMNS).where(UserRow.id == user_id))).one_or_none()
-        return None if row is None else _user(row)
+        row = (await self._db.execute(select(*COLUMNS).where(UserRow.id == user_id))).one_or_none()
+        return None if row is None else read_user(row)
 
     async def lock(self, user_id: UUID) -> User | None:
         """
@@ -40,9 +44,9 @@ class UserRepository:
 
         FOR NO KEY UPDATE: enough to exclude each other. The user's row comes before any of the families' rows.
         """
-        found = select(*_COLUMNS).where(UserRow.id == user_id).with_for_update(key_share=True)
+        found = select(*COLUMNS).where(UserRow.id == user_id).with_for_update(key_share=True)
         row = (await self._db.execute(found)).one_or_none()
-        return None if row is None else _user(row)
+        return None if row is None else read_user(row)
 
     async def lock_verified(self, user_id: UUID, password_hash: str) -> User | None:
         """
@@ -51,20 +55,31 @@ class UserRepository:
         `None`: somebody changed the one or the other since; the sign-in must fail.
         """
         found = (
-            select(*_COLUMNS)
+            select(*COLUMNS)
             .where(UserRow.id == user_id, UserRow.password_hash == password_hash, UserRow.disabled_at.is_(None))
             .with_for_update(key_share=True)
         )
         row = (await self._db.execute(found)).one_or_none()
-        return None if row is None else _user(row)
+        return None if row is None else read_user(row)
 
     async def is_erased(self, user_id: UUID) -> bool:
         found = select(UserRow.id).where(UserRow.id == user_id, UserRow.erased_at.is_not(None))
         return (await self._db.execute(found)).one_or_none() is not None
 
     async def exists_with_role(self, role: Role) -> bool:
-        found = select(UserRow.id).where(UserRow.role == role).limit(1)
+        """Disabled ones count, deleted ones do not."""
+        found = select(UserRow.id).where(UserRow.role == role, UserRow.deleted_at.is_(None)).limit(1)
         return (await self._db.execute(found)).one_or_none() is not None
+
+    async def has_other_admin(self, user_id: UUID) -> bool:
+        """Whether an administrator besides this user can act. Only a lock on `ADMINISTRATORS` makes that last."""
+        others = select(UserRow.id).where(
+            UserRow.role == literal_column(f"'{Role.ADMIN.value}'"),  # a value would hide the partial index
+            UserRow.disabled_at.is_(None),
+            UserRow.deleted_at.is_(None),
+            UserRow.id != user_id,
+        )
+        return (await self._db.execute(others.limit(1))).one_or_none() is not None
 
     async def add(self, user: User) -> None:
         """
@@ -81,13 +96,21 @@ class UserRepository:
             "role": user.role,
             "created_at": user.created_at,
             "password_changed_at": user.password_changed_at,
+            "must_change_password": user.must_change_password,
         }
-        try:
+        with _unique_name():
             await self._db.execute(insert(UserRow).values(values))
-        except IntegrityError as conflict:
-            if "uq_users_username_key" in str(conflict.orig):
-                raise UsernameTaken from None
-            raise
+
+    async def rename(self, user_id: UUID, username: str) -> None:
+        """
+        Give a user another name. The caller holds the user's lock.
+
+        Raises:
+            UsernameTaken: another user has this name in its canonical form.
+        """
+        values = {"username": username, "username_key": username_key(username)}
+        with _unique_name():
+            await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(values))
 
     async def replace_hash(self, user_id: UUID, *, verified: str, new: str) -> bool:
         """Store the same password under stronger parameters, unless it was changed since it was verified."""
@@ -97,8 +120,32 @@ class UserRepository:
     async def change_password(self, user_id: UUID, *, verified: str, new: str, now: datetime) -> bool:
         """Set a new password, unless another change was faster; false then."""
         changed = update(UserRow).where(UserRow.id == user_id, UserRow.password_hash == verified)
-        values = {"password_hash": new, "password_changed_at": now}
+        values = {"password_hash": new, "password_changed_at": now, "must_change_password": False}
         return (await self._db.execute(changed.values(values))).rowcount == 1
+
+    async def set_password(self, user_id: UUID, password_hash: str | None, *, must_change: bool, now: datetime) -> None:
+        """Set a password, or take it away (`None`). The caller holds the user's lock."""
+        values = {"password_hash": password_hash, "password_changed_at": now, "must_change_password": must_change}
+        await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(values))
+
+    async def set_role(self, user_id: UUID, role: Role) -> None:
+        """The caller holds the user's lock, and ends the sessions that have the former role."""
+        await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(role=role))
+
+    async def bury(self, user_id: UUID, now: datetime) -> None:
+        """
+        Make a tombstone: disabled for good, without a password, the name free. The caller holds the user's lock.
+
+        What remains is who was behind an id of the trail, until the person is erased.
+        """
+        values = {
+            "username_key": None,
+            "password_hash": None,
+            "must_change_password": False,
+            "disabled_at": func.coalesce(UserRow.disabled_at, now),
+            "deleted_at": now,
+        }
+        await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(values))
 
     async def set_disabled(self, user_id: UUID, at: datetime | None) -> bool:
         """Disable (`at`) or enable (`None`); false if the user was so already."""
@@ -107,7 +154,18 @@ class UserRepository:
         return (await self._db.execute(changed)).rowcount == 1
 
 
-def _user(row: Any) -> User:
+@contextmanager
+def _unique_name() -> Iterator[None]:
+    """The table decides who was first: two requests that look beforehand would both find the name free."""
+    try:
+        yield
+    except IntegrityError as conflict:
+        if "uq_users_username_key" in str(conflict.orig):
+            raise UsernameTaken from None
+        raise
+
+
+def read_user(row: Any) -> User:
     try:
         role = Role(row.role)
     except ValueError:
@@ -120,4 +178,6 @@ def _user(row: Any) -> User:
         row.disabled_at,
         row.created_at,
         row.password_changed_at,
+        row.must_change_password,
+        row.deleted_at,
     )

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.domain.api_clients import SecretHash
+from app.domain.password_token import PasswordTokenKeys
 from app.domain.refresh_token import TokenKeys
 
 _KEY_BYTES: Final = 32
@@ -44,6 +45,10 @@ class Keyring:
         }
         self.minting = self.token_keys[ids[0]]
         self._attempt = {key_id: derive(secret, "attempt") for key_id, secret in zip(ids, secrets, strict=True)}
+        self.password_token_keys = [
+            PasswordTokenKeys(digest=derive(secret, "password token"), tag=derive(secret, "password token tag"))
+            for secret in secrets
+        ]
         self._names = derive(secrets[0], "unknown names")
         self._cursors = [derive(secret, "cursors") for secret in secrets]
         self._clients = {key_id: derive(secret, "client secrets") for key_id, secret in zip(ids, secrets, strict=True)}

@@ -1,17 +1,15 @@
 """Forgetting a person: their data goes, the trail and every proof stay."""
 
-import secrets
 from uuid import UUID
 
 from app.domain.clients import ClientContext
 from app.domain.entries import SealedFields, commitment_of, person_of
-from app.domain.errors import UserNotFound
 from app.domain.events import Action, Actor, Event
 from app.domain.families import EndReason
 from app.domain.pages import Position
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
-from app.security.passwords import PasswordHasher
+from app.services.acting import Acting, check_guard_rails, lock_target
 from app.services.ends import end_events
 from app.services.housekeeping import BATCH, login_failure_sums
 from app.services.sealing import new_salt
@@ -20,18 +18,17 @@ log = get_logger()
 
 
 class Erasure:
-    def __init__(self, maintenance: Database, hasher: PasswordHasher) -> None:
+    def __init__(self, maintenance: Database) -> None:
         """`maintenance` acts as the role that may do this to the trail, and nothing else."""
         self._database = maintenance
-        self._hasher = hasher
 
     async def erase(self, user_id: UUID, why: str, *, actor: Actor, client: ClientContext) -> int:
         """
         Remove a person's data from the user's row, their sessions and all events about them or by them.
 
-        All sessions end at once. Events keep a commitment in the place of address and agent, so that their entries, and
-        with them every proof, stay byte for byte what they were; then the salt is deleted, without which a commitment
-        tells nothing. Broken off, it can be run again and goes on.
+        All sessions end at once, and the account is deleted if it was not. Events keep a commitment in the place of
+        address and agent, so that their entries, and with them every proof, stay byte for byte what they were; then the
+        salt is deleted, without which a commitment tells nothing. Broken off, it can be run again and goes on.
 
         Args:
             why: For the trail; a ticket number, no personal data.
@@ -39,10 +36,10 @@ class Erasure:
             How many events held personal data.
         Raises:
             UserNotFound: there is none.
+            LastAdministrator: nobody would be left who can act.
         """
         client = ClientContext(None, None, client.request_id)  # no address enters the events of somebody erased
-        unusable = await self._hasher.hash(secrets.token_urlsafe(32))
-        await self._forget_user(user_id, unusable, actor, client)
+        await self._forget_user(user_id, actor, client)
         replaced = 0
         for of_others in (False, True):
             after: Position | None = None
@@ -68,16 +65,18 @@ class Erasure:
         log.info(Action.SUBJECT_ERASED, user=str(user_id), events=replaced)
         return replaced
 
-    async def _forget_user(self, user_id: UUID, password_hash: str, actor: Actor, client: ClientContext) -> None:
+    async def _forget_user(self, user_id: UUID, actor: Actor, client: ClientContext) -> None:
         async with self._database.begin() as db:
-            if await db.users.lock(user_id) is None:
-                raise UserNotFound
+            by = Acting(actor, client, allow_self=True)
+            user = await lock_target(db, user_id, by, fewer_admins=True)
+            await check_guard_rails(db, user, by)
             now = await db.now()
             ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=actor.id)
             await db.audit.add(*end_events(ended, actor=actor, client=client), at=now)
             failures = await db.refusals.take_login_batch(None, limit=BATCH, subject_id=user_id)
             await db.audit.add(*login_failure_sums(failures), at=now)
-            await db.erasures.forget_user(user_id, pseudonym=f"erased-{user_id}", password_hash=password_hash, now=now)
+            await db.erasures.forget_user(user_id, pseudonym=f"erased-{user_id}", now=now)
+            await db.password_tokens.remove(user_id)
             await db.commit()
 
     async def _replace_page(

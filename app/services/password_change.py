@@ -32,7 +32,7 @@ class PasswordChange:
         async with self._database.begin() as db:
             user = await db.users.find(caller.user_id)
         right = await self._hasher.verify(current, user.password_hash if user else None)
-        if user is None or not right:
+        if user is None or user.password_hash is None or not right:
             await self._record_failure(caller, client)
             raise InvalidCredentials("The current password is wrong.", why="wrong_password")
         new_hash = await self._hasher.hash(canonical)
@@ -46,6 +46,7 @@ class PasswordChange:
             if locked is None:
                 raise InvalidCredentials("The current password is wrong.", why="changed_meanwhile")
             await db.users.change_password(user.id, verified=user.password_hash, new=new_hash, now=now)
+            await db.password_tokens.remove(user.id)  # or whoever holds one could undo this
             ended = await db.families.end_all(
                 user.id, keep=caller.session_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id
             )

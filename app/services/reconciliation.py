@@ -71,6 +71,7 @@ class _Comparison:
         self._whole = whole
         self._lives: dict[UUID, Life] = defaultdict(Life)
         self._disabled: dict[UUID, bool] = {}
+        self._roles: dict[UUID, str] = {}
         self._created: set[UUID] = set()
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -81,9 +82,13 @@ class _Comparison:
             except IllegalLife as error:
                 self._differs(f"session {event['family_id']}", str(error))
         else:
-            self._disabled[event["subject_id"]] = _DISABLING[event["action"]]
-            if event["action"] == "user.created":
-                self._created.add(event["subject_id"])
+            person, action, detail = event["subject_id"], event["action"], event["detail"]
+            if (disabling := _DISABLING.get(action)) is not None:
+                self._disabled[person] = disabling
+            if action == "user.created":
+                self._created.add(person)
+            if (role := detail.get("to", detail.get("role"))) is not None:
+                self._roles[person] = role
 
     def compare_user(self, person: UUID, user: StoredUser | None) -> None:
         if user is None:
@@ -95,6 +100,10 @@ class _Comparison:
         elif self._disabled.get(person, user.disabled) != user.disabled:
             word = "not disabled" if user.disabled else "disabled"
             self._differs(f"user {person}", f"is {word} by the trail, and otherwise by the table")
+        elif self._roles.get(person, user.role) != user.role:
+            self._differs(
+                f"user {person}", f"has the role {self._roles[person]} by the trail, {user.role} by the table"
+            )
 
     def compare_session(self, family: StoredFamily) -> None:
         self._result.sessions += 1
@@ -116,7 +125,13 @@ class _Comparison:
         self._result.differences.append((place, what))
 
 
-_DISABLING: Final = {"user.created": False, "user.disabled": True, "user.enabled": False, "subject.erased": True}
+_DISABLING: Final = {
+    "user.created": False,
+    "user.disabled": True,
+    "user.enabled": False,
+    "user.deleted": True,
+    "subject.erased": True,
+}
 
 
 def _difference(family: StoredFamily, life: Life | None, *, whole: bool) -> str | None:

@@ -6,7 +6,14 @@ from typing import Final, NoReturn
 from uuid import UUID
 
 from app.domain.clients import ALIKE_FAILURES, ClientContext, failure_source
-from app.domain.errors import InputInvalid, InvalidCredentials, UserDisabled, UsernameRefused, UserNotFound
+from app.domain.errors import (
+    InputInvalid,
+    InvalidCredentials,
+    PasswordChangeRequired,
+    UserDisabled,
+    UsernameRefused,
+    UserNotFound,
+)
 from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome
 from app.domain.families import Grant, Lifetimes
 from app.domain.users import User, username_key
@@ -14,6 +21,7 @@ from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
 from app.security.keys import Keyring
 from app.security.passwords import PasswordHasher
+from app.services.credentials import Credentials, record_refusal
 from app.services.opening import Opening, Terms
 from app.services.tokens import IssuedTokens, TokenPairs
 
@@ -31,6 +39,7 @@ class SignIn:
         keyring: Keyring,
         pairs: TokenPairs,
         lifetimes: Lifetimes,
+        credentials: Credentials,
         *,
         max_sessions: int,
     ) -> None:
@@ -39,6 +48,7 @@ class SignIn:
         self._keyring = keyring
         self._pairs = pairs
         self._lifetimes = lifetimes
+        self._credentials = credentials
         self._opening = Opening(lifetimes, max_sessions=max_sessions)
 
     async def with_password(
@@ -51,19 +61,24 @@ class SignIn:
         held while the password is hashed. The oldest session beyond the limit ends in the same transaction.
 
         Raises:
-            InvalidCredentials: also when the password was changed or the user disabled during the sign-in.
+            InvalidCredentials: also when the password was changed or the user disabled during the sign-in, and when a
+                one-time password is past its time.
+            PasswordChangeRequired: the password is right, and good for setting another one only.
             TooBusy: too many passwords wait for hashing.
         """
         for _ in range(2):
             user = await self._find(username)
             right = await self._hasher.verify(password, user.password_hash if user else None)
-            if user is None or not right or user.disabled_at is not None:
+            if user is None or user.password_hash is None or not right or user.disabled_at is not None:
                 break
             outdated = self._hasher.is_outdated(user.password_hash)
             new_hash = await self._hasher.hash(password) if outdated else None
             async with self._database.begin() as db:
-                if await db.users.lock_verified(user.id, user.password_hash):
-                    grant = await self._open(db, user, new_hash, terms, client)
+                # As locked: the role that was read before the password was hashed may be lost by now.
+                if locked := await db.users.lock_verified(user.id, user.password_hash):
+                    if locked.must_change_password:
+                        await self._demand_another(db, locked, client)
+                    grant = await self._open(db, locked, user.password_hash, new_hash, terms, client)
                     await db.commit()
                     log.info(Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id))
                     return self._pairs.issue(grant)
@@ -124,12 +139,23 @@ class SignIn:
         log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=reason)
         raise InvalidCredentials(why=reason)
 
+    async def _demand_another(self, db: UnitOfWork, user: User, client: ClientContext) -> NoReturn:
+        """No session for a one-time password, but the token by which another one is set."""
+        token = await self._credentials.exchange(db, user, client)
+        if token is None:
+            await record_refusal(db, user.id, "one_time_password_expired", client)
+        await db.commit()
+        if token is None:
+            raise InvalidCredentials(why="one_time_password_expired")
+        log.info("login.password_change_required", user=str(user.id))
+        raise PasswordChangeRequired(token.token, expires_in=token.expires_in)
+
     async def _open(
-        self, db: UnitOfWork, user: User, new_hash: str | None, terms: Terms, client: ClientContext
+        self, db: UnitOfWork, user: User, verified: str, new_hash: str | None, terms: Terms, client: ClientContext
     ) -> Grant:
         now = await db.now()
         if new_hash is not None:
-            await db.users.replace_hash(user.id, verified=user.password_hash, new=new_hash)
+            await db.users.replace_hash(user.id, verified=verified, new=new_hash)
             rehashed = Event(Action.PASSWORD_REHASHED, SYSTEM, client, subject_id=user.id)
             await db.audit.add(rehashed, at=now)
         return await self._opening.open(db, user, terms, client)

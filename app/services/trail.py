@@ -1,7 +1,5 @@
 """Reading the trail: a user their own, auditors and administrators all of it."""
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,18 +12,18 @@ from app.domain.entries import SealedFields
 from app.domain.errors import InputInvalid, QueryTooBroad, TookTooLong, UsernameRefused
 from app.domain.event_filters import Bucket, EventFilter
 from app.domain.events import Action, Actor, Event
-from app.domain.pages import Page, Position, pack_position, page_of, unpack_position
+from app.domain.pages import Page, Position, page_of
 from app.domain.users import username_key
 from app.repositories.audit import StoredEvent
 from app.repositories.database import Database
 from app.repositories.trail_queries import COUNT_LIMIT
-from app.security.keys import CURSOR_TAG_BYTES, Keyring
+from app.security.keys import Keyring
+from app.services.admin_reads import Cursors
 
 BUCKETS_MAXIMUM: Final = 1000
 TAIL_PAGE: Final = 500
 
 _BUCKET: Final = {Bucket.MINUTE: timedelta(minutes=1), Bucket.HOUR: timedelta(hours=1), Bucket.DAY: timedelta(days=1)}
-_POSITION_BYTES: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,7 @@ class Trail:
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database = database
         self._keyring = keyring
+        self._cursors = Cursors(keyring)
 
     async def list_page(self, user_id: UUID, *, after: Position | None, limit: int) -> Page[StoredEvent]:
         """The user's own events, newest first."""
@@ -90,7 +89,7 @@ class Trail:
             QueryTooBroad: it would take too long.
         """
         order = "newest" if newest_first else "oldest"
-        after = self._read_cursor(cursor, wanted.fingerprint(order)) if cursor is not None else None
+        after = self._cursors.read(cursor, wanted.fingerprint(order)) if cursor is not None else None
         try:
             async with self._database.begin() as db:
                 rows = await db.trail.search(wanted, newest_first=newest_first, after=after, limit=limit + 1)
@@ -105,7 +104,7 @@ class Trail:
         return Found(
             page.items,
             names,
-            self._write_cursor(page.after, wanted.fingerprint(order)) if page.after else None,
+            self._cursors.write(page.after, wanted.fingerprint(order)) if page.after else None,
             None if count is None else min(count, COUNT_LIMIT),
             None if count is None else count <= COUNT_LIMIT,
         )
@@ -170,17 +169,3 @@ class Trail:
         async with self._database.begin() as db:
             await db.audit.add(event, at=await db.now())
             await db.commit()
-
-    def _write_cursor(self, position: Position, fingerprint: bytes) -> str:
-        packed = pack_position(position)
-        return base64.urlsafe_b64encode(packed + self._keyring.cursor_tag(packed + fingerprint)).decode("ascii")
-
-    def _read_cursor(self, cursor: str, fingerprint: bytes) -> Position:
-        try:
-            raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            raw = b""
-        packed, tag = raw[:_POSITION_BYTES], raw[_POSITION_BYTES:]
-        if len(tag) != CURSOR_TAG_BYTES or not self._keyring.is_cursor_tag(tag, packed + fingerprint):
-            raise InputInvalid("The cursor is not valid for this filter and order.")
-        return unpack_position(packed)

@@ -1,5 +1,7 @@
-"""People come, and are shut out."""
+"""People come, change, and go."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -9,13 +11,24 @@ from app.domain.errors import RegistrationClosed, UserNotFound
 from app.domain.events import Action, Actor, Event, user_actor
 from app.domain.families import EndReason
 from app.domain.passwords import check_new_password
+from app.domain.user_changes import UserChange
 from app.domain.users import Role, User, username_key
 from app.observability.logs import get_logger
-from app.repositories.database import Database
+from app.repositories.database import Database, UnitOfWork
 from app.security.passwords import PasswordHasher
+from app.services.acting import Acting, check_alive, check_guard_rails, lock_target
 from app.services.ends import count_ended, end_events
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The user afterwards; `changed` is false if it was all so before, and then nothing was written."""
+
+    user: User
+    changed: bool
+    sessions_ended: int
 
 
 class Users:
@@ -89,7 +102,7 @@ class Users:
             return await db.users.find_by_key(username_key(username))
 
     async def has_admin(self) -> bool:
-        """Whether there is an administrator, disabled or not."""
+        """Whether there is an administrator, disabled or not, who was not deleted."""
         async with self._database.begin() as db:
             return await db.users.exists_with_role(Role.ADMIN)
 
@@ -99,36 +112,91 @@ class Users:
 
         Returns:
             How many sessions ended; of a user who was disabled already, none.
-        Raises:
-            UserNotFound: there is none.
+        Raises: as `change`.
         """
-        async with self._database.begin() as db:
-            if await db.users.lock(user_id) is None:
-                raise UserNotFound
-            now = await db.now()
-            if not await db.users.set_disabled(user_id, now):
-                return 0
-            ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=actor.id)
-            disabled = Event(Action.USER_DISABLED, actor, client, subject_id=user_id)
-            await db.audit.add(disabled, *end_events(ended, actor=actor, client=client), at=now)
-            await db.commit()
-        log.info(Action.USER_DISABLED, user=str(user_id), ended=len(ended))
-        return count_ended(ended)
+        changed = await self.change(user_id, UserChange(disabled=True), by=Acting(actor, client))
+        return changed.sessions_ended
 
     async def enable(self, user_id: UUID, *, actor: Actor, client: ClientContext) -> bool:
         """
         Let a user sign in again; ended sessions stay ended. False if the user was not disabled.
 
+        Raises: as `change`.
+        """
+        return (await self.change(user_id, UserChange(disabled=False), by=Acting(actor, client))).changed
+
+    async def change(self, user_id: UUID, wanted: UserChange, *, by: Acting) -> Changed:
+        """
+        Give a user another name, another role, or shut them out or let them in: all of it or none, an event for each.
+
+        All sessions end in the same transaction when the user is shut out or has another role, since their tokens carry
+        the role. What is so already is not changed, and nothing is written then.
+
+        Raises:
+            UserNotFound, UserDeleted, UsernameRefused, UsernameTaken: as they say.
+            OwnAccount, LastAdministrator: the guard rails.
+            AccessTokenRejected: the actor's session ended meanwhile.
+        """
+        if wanted.username is not None:
+            username_key(wanted.username)
+        async with self._database.begin() as db:
+            user = await lock_target(db, user_id, by, fewer_admins=wanted.weakens)
+            check_alive(user)
+            due = wanted.due(user)
+            if not due:
+                return Changed(user, changed=False, sessions_ended=0)
+            if due.weakens:
+                await check_guard_rails(db, user, by)
+            now = await db.now()
+            events = await _apply(db, user, due, now, by)
+            ended = await db.families.end_all(user_id, reason=due.ends, by=by.actor.id) if due.ends else []
+            await db.audit.add(*events, *end_events(ended, actor=by.actor, client=by.client), at=now)
+            after = await db.users.find(user_id)
+            await db.commit()
+        for event in events:
+            log.info(event.action, user=str(user_id), ended=len(ended))
+        return Changed(after or user, changed=True, sessions_ended=count_ended(ended))
+
+    async def delete(self, user_id: UUID, *, by: Acting) -> Changed:
+        """
+        Delete a user: shut out for good, all sessions end in the same transaction, the name is free at once.
+
+        The row stays as a tombstone, so that the ids of the trail lead to a name until the person is erased.
+
         Raises:
             UserNotFound: there is none.
+            OwnAccount, LastAdministrator: the guard rails.
+            AccessTokenRejected: the actor's session ended meanwhile.
         """
         async with self._database.begin() as db:
-            if await db.users.lock(user_id) is None:
-                raise UserNotFound
+            user = await lock_target(db, user_id, by, fewer_admins=True)
+            if user.deleted_at is not None:
+                return Changed(user, changed=False, sessions_ended=0)
+            await check_guard_rails(db, user, by)
             now = await db.now()
-            if not await db.users.set_disabled(user_id, None):
-                return False
-            await db.audit.add(Event(Action.USER_ENABLED, actor, client, subject_id=user_id), at=now)
+            await db.users.bury(user_id, now)
+            await db.password_tokens.remove(user_id)
+            ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=by.actor.id)
+            deleted = Event(Action.USER_DELETED, by.actor, by.client, subject_id=user_id)
+            await db.audit.add(deleted, *end_events(ended, actor=by.actor, client=by.client), at=now)
+            after = await db.users.find(user_id)
             await db.commit()
-        log.info(Action.USER_ENABLED, user=str(user_id))
-        return True
+        log.info(Action.USER_DELETED, user=str(user_id), ended=len(ended))
+        return Changed(after or user, changed=True, sessions_ended=count_ended(ended))
+
+
+async def _apply(db: UnitOfWork, user: User, due: UserChange, now: datetime, by: Acting) -> list[Event]:
+    """Make the changes; an event for each."""
+    events = []
+    if due.username is not None:
+        await db.users.rename(user.id, due.username)
+        events.append(Event(Action.USER_RENAMED, by.actor, by.client, subject_id=user.id))
+    if due.role is not None:
+        await db.users.set_role(user.id, due.role)
+        roles = {"from": user.role.value, "to": due.role.value}
+        events.append(Event(Action.USER_ROLE_CHANGED, by.actor, by.client, subject_id=user.id, detail=roles))
+    if due.disabled is not None:
+        await db.users.set_disabled(user.id, now if due.disabled else None)
+        action = Action.USER_DISABLED if due.disabled else Action.USER_ENABLED
+        events.append(Event(action, by.actor, by.client, subject_id=user.id))
+    return events
