@@ -139,6 +139,7 @@ class Container:
         )
         refresh = Refresh(database, rotations, pairs, lifetimes)
         sessions = Sessions(database, pairs)
+        oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
             settings=settings,
             clock=clock,
@@ -156,18 +157,7 @@ class Container:
             sign_in=sign_in,
             refresh=refresh,
             sessions=sessions,
-            oauth=OAuth(
-                database,
-                access_tokens,
-                pairs,
-                authentication,
-                client_authentication,
-                sign_in,
-                refresh,
-                sessions,
-                issuer=settings.issuer,
-                audience=settings.audience,
-            ),
+            oauth=oauth,
             users=Users(database, hasher, registration_open=settings.registration == "open"),
             user_queries=UserQueries(database, keyring, admin_reads),
             credentials=credentials,

@@ -175,13 +175,14 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings
+    demanded: dict[str, Any] = {}
     if isinstance(error, errors.PasswordChangeRequired):
-        more |= {"password_token": error.token, "expires_in": error.expires_in}
+        demanded = {"password_token": error.token, "expires_in": error.expires_in}
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
-        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
-    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more)
+        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers, **demanded)
+    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **demanded)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:

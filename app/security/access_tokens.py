@@ -98,8 +98,8 @@ class AccessTokens:
         new_id: Callable[[], UUID],
     ) -> None:
         self._keys = keys
-        self._issuer = issuer
-        self._audience = audience
+        self.issuer = issuer
+        self.audience = audience
         self._lifetime = lifetime
         self._new_id = new_id
         self._verified: VerifiedTokens[tuple[str, AccessClaims]] = VerifiedTokens()
@@ -114,9 +114,9 @@ class AccessTokens:
         expires = int(min(grant.now + self._lifetime, grant.idle_expires_at, grant.expires_at).timestamp())
         key = self._keys.current(grant.now)
         claims = {
-            "iss": self._issuer,
+            "iss": self.issuer,
             "sub": str(grant.user_id),
-            "aud": self._audience,
+            "aud": self.audience,
             "exp": expires,
             "iat": issued,
             "jti": str(self._new_id()),
@@ -138,9 +138,9 @@ class AccessTokens:
         issued = int(now.timestamp())
         expires = int((now + self._lifetime).timestamp())
         claims = {
-            "iss": self._issuer,
+            "iss": self.issuer,
             "sub": client_id,
-            "aud": self._audience,
+            "aud": self.audience,
             "exp": expires,
             "iat": issued,
             "jti": str(self._new_id()),
@@ -194,7 +194,7 @@ class AccessTokens:
     def _ours(self, claims: object) -> dict[str, Any]:
         if not isinstance(claims, dict) or not _text(claims["jti"]):
             raise TypeError("claims")
-        if claims["aud"] != self._audience or claims["iss"] != self._issuer:
+        if claims["aud"] != self.audience or claims["iss"] != self.issuer:
             raise ValueError("audience or issuer")
         return claims
 

@@ -41,9 +41,6 @@ class OAuth:
         sign_in: SignIn,
         refresh: Refresh,
         sessions: Sessions,
-        *,
-        issuer: str,
-        audience: str,
     ) -> None:
         self._database = database
         self._access_tokens = access_tokens
@@ -53,8 +50,6 @@ class OAuth:
         self._sign_in = sign_in
         self._refresh = refresh
         self._sessions = sessions
-        self._issuer = issuer
-        self._audience = audience
 
     async def sign_in(
         self, api_client: ApiClient, username: str, password: str, scope: str, *, client: ClientContext
@@ -147,7 +142,7 @@ class OAuth:
             told = await self._introspect_refresh(token)
         else:
             told = await self._introspect_access(token)
-        return {"active": False} if told is None else {"active": True, **told, "iss": self._issuer}
+        return {"active": False} if told is None else {"active": True, **told, "iss": self._access_tokens.issuer}
 
     async def _introspect_access(self, token: str) -> dict[str, JsonValue] | None:
         try:
@@ -162,7 +157,7 @@ class OAuth:
             "client_id": claims.client_id,
             "scope": claims.scope,
             "roles": [claims.role.value],
-            "aud": self._audience,
+            "aud": self._access_tokens.audience,
             "iat": int(claims.issued_at.timestamp()),
             "exp": int(claims.expires_at.timestamp()),
             "auth_time": int(claims.authenticated_at.timestamp()),
@@ -180,7 +175,7 @@ class OAuth:
             "sub": claims.client_id,
             "client_id": claims.client_id,
             "scope": write_scope(sorted(client.scopes)),
-            "aud": self._audience,
+            "aud": self._access_tokens.audience,
             "iat": int(claims.issued_at.timestamp()),
             "exp": int(claims.expires_at.timestamp()),
             "jti": claims.id,
@@ -202,7 +197,7 @@ class OAuth:
             "sid": str(family.id),
             "client_id": family.client_id,
             "scope": family.scope,
-            "aud": self._issuer,
+            "aud": self._access_tokens.issuer,
             "iat": int((family.rotated_at or family.created_at).timestamp()),
             "exp": int(family.idle_expires_at.timestamp()),
             "auth_time": int(family.authenticated_at.timestamp()),

@@ -104,6 +104,17 @@ async def test_wrong_credentials_are_an_invalid_grant(
         assert_error(await ask(http, known, grant_type="password", **fields), "invalid_grant")
 
 
+async def test_a_password_that_must_be_changed(
+    http: httpx2.AsyncClient, make_client: MakeKnown, somebody: Somebody, sql: asyncpg.Connection
+) -> None:
+    """No session for it: an invalid grant, with the token by which another password is set."""
+    await sql.execute("UPDATE users SET must_change_password = true WHERE id = $1", somebody.user.id)
+    known = await make_app(make_client)
+    answer = await ask(http, known, grant_type="password", username=somebody.username, password=PASSWORD)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+    assert answer.json()["password_token"].startswith("rota_")
+
+
 async def test_grants_that_a_client_has_not(
     http: httpx2.AsyncClient, make_client: MakeKnown, somebody: Somebody, log_in: LogIn
 ) -> None:
