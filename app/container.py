@@ -38,6 +38,7 @@ from app.services.oauth import OAuth
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
 from app.services.publishing import Publishing
+from app.services.readiness import Readiness
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
@@ -97,6 +98,8 @@ class Container:
     guard: Guard
     reconciliation: Reconciliation
     lifecycle: Lifecycle
+    probe: Database  # of few connections, for those who ask how we are
+    readiness: Readiness
     sealing: Sealing
     stats: Stats
     stats_check: StatsCheck
@@ -121,6 +124,7 @@ class Container:
         maintenance = Database(
             make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
         )
+        probe = Database(make_engine(url, pool_size=2, application_name="rota-probe"), clock, hot_connections=1)
         revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
@@ -176,6 +180,8 @@ class Container:
             guard=Guard(database, sealing),
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
+            probe=probe,
+            readiness=Readiness(probe, clock, revocation, Housekeeping(probe)),
             erasure=Erasure(maintenance),
             stats=Stats(database, admin_reads, trail_days=settings.audit_retention_days),
             stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
@@ -186,6 +192,8 @@ class Container:
     async def close(self) -> None:
         self.hasher.close()
         await self.feed.hub.close()
+        await self.readiness.close()
+        await self.probe.close()
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()

@@ -72,13 +72,17 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     """
     container = Container.build(settings or load_settings(), clock)
 
+    def stopping() -> None:
+        container.readiness.drain()
+        container.feed.hub.stop()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
         async with running_jobs(container), following_ends(container):
             # The server waits for open answers before it tells us to stop; streams have no end but this one.
-            yield {STOPPING: container.feed.hub.stop}
+            yield {STOPPING: stopping}
         await container.lifecycle.stopped()
         await warming
         await container.close()

@@ -22,6 +22,7 @@ from app.repositories.audit import AuditRepository
 from app.repositories.bulk_ends import BulkEndRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
+from app.repositories.facts import FactRepository
 from app.repositories.families import FamilyRepository, NoteEnded
 from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
@@ -140,6 +141,7 @@ class UnitOfWork:
     stats_checks: StatCheckRepository
     api_clients: ApiClientRepository
     schema: SchemaRepository
+    facts: FactRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
         self._db = connection
@@ -190,6 +192,7 @@ class UnitOfWork:
         self.stats_checks = StatCheckRepository(self._db)
         self.api_clients = ApiClientRepository(self._db)
         self.schema = SchemaRepository(self._db)
+        self.facts = FactRepository(self._db)
         return self
 
     async def __aexit__(
