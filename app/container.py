@@ -1,5 +1,6 @@
 """Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -7,8 +8,12 @@ from typing import Self
 
 from uuid_utils.compat import uuid7
 
+from app import __version__
 from app.domain.checkpoints import Malformed
 from app.domain.clock import Clock
+from app.observability.metrics import HASH_WAIT_SECONDS
+from app.observability.statements import StatementWatch
+from app.observability.traces import Traces, TracesMissing, make_traces
 from app.repositories.database import Database
 from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, OWNER, make_engine
@@ -26,6 +31,7 @@ from app.services.client_authentication import ClientAuthentication
 from app.services.credentials import Credentials
 from app.services.erasure import Erasure
 from app.services.exports import Exports
+from app.services.facts import Facts
 from app.services.feed import Feed
 from app.services.feed_batches import FeedWriter
 from app.services.feed_hub import Hub
@@ -52,6 +58,7 @@ from app.services.session_stories import SessionStories
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
+from app.services.standing import Standing
 from app.services.stats import Stats
 from app.services.stats_check import StatsCheck
 from app.services.tokens import TokenPairs
@@ -59,6 +66,17 @@ from app.services.trail import Trail
 from app.services.user_queries import UserQueries
 from app.services.users import Users
 from app.settings import Settings, SettingsInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What tells others how this process is."""
+
+    probe: Database  # of few connections of its own
+    traces: Traces | None  # `None` where nobody is to get any
+    readiness: Readiness
+    facts: Facts
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +116,7 @@ class Container:
     guard: Guard
     reconciliation: Reconciliation
     lifecycle: Lifecycle
-    probe: Database  # of few connections, for those who ask how we are
-    readiness: Readiness
+    watching: Watching
     sealing: Sealing
     stats: Stats
     stats_check: StatsCheck
@@ -117,19 +134,15 @@ class Container:
         keyring = _keyring(settings)
         clock = clock or Clock()
         lifetimes = settings.lifetimes
-        url = settings.database_url.get_secret_value()
-        size = settings.database_pool_size
-        maintenance_url = settings.maintenance_database_url.get_secret_value()
-        database = Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2)
-        maintenance = Database(
-            make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
-        )
-        probe = Database(make_engine(url, pool_size=2, application_name="rota-probe"), clock, hot_connections=1)
+        traces = _traces(settings)
+        database, maintenance = _databases(settings, clock, traces)
         revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
-        hasher = PasswordHasher()
         signing_keys = SigningKeys(settings.secret_list)
+        hasher = PasswordHasher(on_wait=HASH_WAIT_SECONDS.observe)
+        feed = _feed(settings, database, keyring, signing_keys, revocation)
+        watching = _watching(settings, database, hasher, feed.hub, revocation, traces)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
@@ -156,7 +169,8 @@ class Container:
             client_authentication=client_authentication,
             api_clients=ApiClients(database, keyring, client_authentication),
             revocation=revocation,
-            feed=_feed(settings, database, keyring, signing_keys, revocation),
+            feed=feed,
+            watching=watching,
             authentication=authentication,
             sign_in=sign_in,
             refresh=refresh,
@@ -180,8 +194,6 @@ class Container:
             guard=Guard(database, sealing),
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
-            probe=probe,
-            readiness=Readiness(probe, clock, revocation, Housekeeping(probe)),
             erasure=Erasure(maintenance),
             stats=Stats(database, admin_reads, trail_days=settings.audit_retention_days),
             stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
@@ -189,14 +201,59 @@ class Container:
             publishing=_publishing(settings, database),
         )
 
+    @property
+    def readiness(self) -> Readiness:
+        return self.watching.readiness
+
     async def close(self) -> None:
         self.hasher.close()
         await self.feed.hub.close()
         await self.readiness.close()
-        await self.probe.close()
+        await self.watching.probe.close()
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()
+        if self.watching.traces is not None:
+            await asyncio.to_thread(self.watching.traces.close)
+
+
+def _traces(settings: Settings) -> Traces | None:
+    try:
+        return make_traces(settings.traces_endpoint, __version__)
+    except TracesMissing:
+        raise SettingsInvalid("traces are asked for, and not installed: pip install 'rota[traces]'") from None
+
+
+def _watching(
+    settings: Settings,
+    database: Database,
+    hasher: PasswordHasher,
+    hub: Hub,
+    revocation: Revocation,
+    traces: Traces | None,
+) -> Watching:
+    url, clock = settings.database_url.get_secret_value(), database.clock
+    probe = Database(make_engine(url, pool_size=2, application_name="rota-probe"), clock, hot_connections=1)
+    readiness = Readiness(probe, clock, revocation, Housekeeping(probe))
+    return Watching(
+        probe=probe,
+        traces=traces,
+        readiness=readiness,
+        facts=Facts(probe, readiness, JobRuns(probe, settings, AdminReads(probe))),
+        standing=Standing(database, hasher, hub, revocation, pool_size=settings.database_pool_size),
+    )
+
+
+def _databases(settings: Settings, clock: Clock, traces: Traces | None) -> tuple[Database, Database]:
+    """For requests and jobs; for maintenance."""
+    watch = StatementWatch(slow_seconds=settings.slow_statement_milliseconds / 1000, traces=traces)
+    url = settings.database_url.get_secret_value()
+    maintenance_url = settings.maintenance_database_url.get_secret_value() or url
+    size = settings.database_pool_size
+    return (
+        Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2, watch=watch),
+        Database(make_engine(maintenance_url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1, watch=watch),
+    )
 
 
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:

@@ -20,6 +20,7 @@ from app.api import (
     health,
     keys,
     me,
+    metrics,
     oauth,
     passwords,
     session_exports,
@@ -33,6 +34,7 @@ from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
 from app.http.protocol import STOPPING
 from app.jobs.following import following_ends
+from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs
 from app.services.devices import load_rules
@@ -57,6 +59,7 @@ SURFACE: Final = (
     feed,
     keys,
     health,
+    metrics,
 )
 
 
@@ -80,7 +83,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
-        async with running_jobs(container), following_ends(container):
+        async with running_jobs(container), following_ends(container), sampling(container):
             # The server waits for open answers before it tells us to stop; streams have no end but this one.
             yield {STOPPING: stopping}
         await container.lifecycle.stopped()
@@ -102,7 +105,8 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     app.state.container = container
     app.state.duties = JOBS
     install_error_handlers(app)
-    app.add_middleware(RequestContext)
+    slow_seconds = container.settings.slow_request_milliseconds / 1000
+    app.add_middleware(RequestContext, slow_seconds=slow_seconds, traces=container.watching.traces)
     return app
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import resource
 import socket
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
 import uvicorn
 
 from app.observability.logs import configure_logs
-from app.settings import load_settings
+from app.settings import Settings, SettingsInvalid, load_settings
 
 # The peer's address is what the trail records: no header may replace it. Our own log lines stand for access logs.
 SERVER: Final[dict[str, Any]] = {
@@ -39,13 +40,29 @@ def serve(
     configure_logs("json")
     allow_many_connections()
     refuse_unserved(settings.database_url.get_secret_value())
-    uvicorn.run(
-        "app.main:create_served_app",
-        host=host or settings.host,
-        port=settings.port if port is None else port,
-        workers=workers,
-        **SERVER,
-    )
+    with _counting_together(settings, workers):
+        uvicorn.run(
+            "app.main:create_served_app",
+            host=host or settings.host,
+            port=settings.port if port is None else port,
+            workers=workers,
+            **SERVER,
+        )
+
+
+@contextlib.contextmanager
+def _counting_together(settings: Settings, workers: int) -> Iterator[None]:
+    """Several workers count in one place, if there is anybody who may ask."""
+    from app.observability.shared_counts import NoPlace, shared_directory  # noqa: PLC0415 - as above
+
+    if workers == 1 or not settings.operator_token.get_secret_value():
+        yield
+        return
+    try:
+        with shared_directory(settings.metrics_directory):
+            yield
+    except NoPlace:
+        raise SettingsInvalid("ROTA_METRICS_DIRECTORY: no directory can be written for the workers' counts") from None
 
 
 def allow_many_connections() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from app.domain.clock import Clock
 from app.domain.errors import Unavailable
 from app.domain.readiness import Check, Finding, Report
-from app.domain.schema import Revision
+from app.domain.schema import Revision, Verdict
 from app.observability.logs import describe_failure, get_logger
 from app.repositories.database import Database
 from app.services import housekeeping
@@ -109,11 +109,15 @@ class Readiness:
             return await db.facts.find_read_only()
 
     async def _check_schema(self) -> str | None:
+        _, verdict = await self.judge_schema()
+        return verdict.refusal.message if verdict.refusal else None
+
+    async def judge_schema(self) -> tuple[str, Verdict]:
+        """Where the database's schema is, and whether this release can serve it."""
         if self._revisions is None:
             self._revisions = await asyncio.to_thread(read_revisions)
         async with self._database.begin() as db:
-            _, verdict = await judge_at(db.schema, self._revisions)
-        return verdict.refusal.message if verdict.refusal else None
+            return await judge_at(db.schema, self._revisions)
 
     async def _check_clock(self) -> str | None:
         skew = await self.measure_skew()
