@@ -114,13 +114,7 @@ class Container:
         keyring = _keyring(settings)
         clock = clock or Clock()
         lifetimes = settings.lifetimes
-        url = settings.database_url.get_secret_value()
-        size = settings.database_pool_size
-        maintenance_url = settings.maintenance_database_url.get_secret_value()
-        database = Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2)
-        maintenance = Database(
-            make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
-        )
+        database, maintenance = _databases(settings, clock)
         revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
@@ -167,9 +161,7 @@ class Container:
             session_exports=SessionExports(database, session_search),
             session_stories=SessionStories(database, keyring),
             admin_reads=admin_reads,
-            housekeeping=Housekeeping(
-                database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold
-            ),
+            housekeeping=_housekeeping(settings, database),
             exports=Exports(database),
             proofs=Proofs(database),
             sealing=sealing,
@@ -189,6 +181,21 @@ class Container:
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()
+
+
+def _databases(settings: Settings, clock: Clock) -> tuple[Database, Database]:
+    """The server's, and the one that acts as the maintenance role."""
+    url = settings.database_url.get_secret_value()
+    size = settings.database_pool_size
+    maintenance_url = settings.maintenance_database_url.get_secret_value()
+    return (
+        Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2),
+        Database(make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1),
+    )
+
+
+def _housekeeping(settings: Settings, database: Database) -> Housekeeping:
+    return Housekeeping(database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold)
 
 
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
