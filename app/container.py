@@ -24,6 +24,7 @@ from app.services.api_clients import ApiClients
 from app.services.authentication import Authentication
 from app.services.client_authentication import ClientAuthentication
 from app.services.credentials import Credentials
+from app.services.ended_view import EndedView
 from app.services.erasure import Erasure
 from app.services.exports import Exports
 from app.services.feed import Feed
@@ -41,7 +42,6 @@ from app.services.publishing import Publishing
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.retention import Retention
-from app.services.revocation import Revocation
 from app.services.revocation_work import RevocationWork
 from app.services.revocations import Revocations
 from app.services.sealing import Sealing
@@ -70,7 +70,7 @@ class Container:
     maintenance: Database  # acts as the maintenance role; without a URL of its own, by the server's login
     hasher: PasswordHasher
     signing_keys: SigningKeys
-    revocation: Revocation
+    ended_view: EndedView
     feed: Feed
     authentication: Authentication
     client_authentication: ClientAuthentication
@@ -115,7 +115,7 @@ class Container:
         clock = clock or Clock()
         lifetimes = settings.lifetimes
         database, maintenance = _databases(settings, clock)
-        revocation = _revocation(settings, clock, database, maintenance)
+        ended_view = _ended_view(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         trail = Trail(database, keyring)
         hasher = PasswordHasher()
@@ -127,7 +127,7 @@ class Container:
         credentials = Credentials(database, hasher, keyring)
         admin_reads = AdminReads(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
-        authentication = Authentication(access_tokens, rotations, clock, revocation)
+        authentication = Authentication(access_tokens, rotations, clock, ended_view)
         sign_in = SignIn(
             database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
         )
@@ -145,8 +145,8 @@ class Container:
             revocation_work=RevocationWork(database),
             client_authentication=client_authentication,
             api_clients=ApiClients(database, keyring, client_authentication),
-            revocation=revocation,
-            feed=_feed(settings, database, keyring, signing_keys, revocation),
+            ended_view=ended_view,
+            feed=_feed(settings, database, keyring, signing_keys, ended_view),
             authentication=authentication,
             sign_in=sign_in,
             refresh=refresh,
@@ -180,7 +180,7 @@ class Container:
         await self.feed.hub.close()
         await self.database.close()
         await self.maintenance.close()
-        await self.revocation.close()
+        await self.ended_view.close()
 
 
 def _databases(settings: Settings, clock: Clock) -> tuple[Database, Database]:
@@ -217,28 +217,28 @@ def _keyring(settings: Settings) -> Keyring:
         raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
 
 
-def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revocation:
+def _ended_view(settings: Settings, clock: Clock, *databases: Database) -> EndedView:
     """The view of ended sessions, which is told at once what any of this process's databases ends."""
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-ends")
-    revocation = Revocation(
+    ended_view = EndedView(
         Doorbell(engine, clock),
         clock,
         staleness=timedelta(seconds=settings.revocation_staleness_seconds),
         strict=settings.revocation_mode == "strict",
     )
     for database in databases:
-        database.on_ended(revocation.note)
-    return revocation
+        database.on_ended(ended_view.note)
+    return ended_view
 
 
 def _feed(
-    settings: Settings, database: Database, keyring: Keyring, signing_keys: SigningKeys, revocation: Revocation
+    settings: Settings, database: Database, keyring: Keyring, signing_keys: SigningKeys, ended_view: EndedView
 ) -> Feed:
     """The feed of ended sessions for others, woken by the view."""
     tokens = EventTokens(signing_keys, issuer=settings.issuer, audience=settings.audience)
     writer = FeedWriter(tokens, keyring, database.clock)
     reader = FeedReader(database, writer)
-    hub = Hub(reader, writer, lambda: revocation.found)
+    hub = Hub(reader, writer, lambda: ended_view.found)
     return Feed(reader, writer, hub, streams_per_client=settings.streams_per_client)
 
 

@@ -10,7 +10,7 @@ from app.container import Container
 @asynccontextmanager
 async def following_ends(container: Container) -> AsyncIterator[None]:
     """Follow while the body runs. Until the view is loaded, each access token costs a read."""
-    task = asyncio.create_task(container.revocation.follow(), name="follow ends")
+    task = asyncio.create_task(container.ended_view.follow(), name="follow ends")
     try:
         yield
     finally:

@@ -336,10 +336,10 @@ async def test_introspecting_an_access_token_needs_no_query(
     name = f"asked-{known.client.client_id}"
     user = await services.users.create(name, PASSWORD, role=Role.USER, actor=None, client=client_at())
     issued = await services.sign_in.vouched(user.id, Terms(client_id=known.client.client_id), client=client_at())
-    following = asyncio.create_task(services.revocation.follow())
+    following = asyncio.create_task(services.ended_view.follow())
     try:
         for _ in range(1000):
-            if services.revocation.now() is not None:
+            if services.ended_view.now() is not None:
                 break
             await asyncio.sleep(0.01)
         await services.client_authentication.authenticate(known.client.client_id, known.secret)

@@ -22,7 +22,7 @@ RETRY_SECONDS: Final = 0.25
 POLLS: Final = 4  # within the time after which the view is stale, so that a lost notification does not matter
 
 
-class Revocation:
+class EndedView:
     """
     The view: ids of ended sessions, how long ago they were read, and the database's time.
 
