@@ -10,19 +10,27 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from app.domain.api_clients import ClientScope, NewClient
 from app.domain.errors import RefreshTokenRejected, Unavailable
 from app.domain.events import SYSTEM
 from app.domain.families import EndReason, Grant
+from app.domain.revocations import Order
+from app.domain.session_filters import SessionFilter
+from app.domain.user_changes import UserChange
 from app.domain.users import Role
 from app.jobs.following import following_ends
 from app.repositories.ends import EndRepository, EndsPage, Horizon
 from app.services import ended_view
+from app.services.acting import Acting
+from app.services.revocation_work import Step
 from app.services.tokens import IssuedTokens
-from tests.conftest import PASSWORD, MakePerson, MakeServices, MovableClock, Person, client_at
+from tests.conftest import PASSWORD, MakePerson, MakeServices, MovableClock, OwnDatabase, Person, client_at
 from tests.revocation.conftest import Reads, SteerableClock, Wire, accepts, copies, following, loaded, until
 from tests.revocation.test_ends import END
 
 End = Callable[[Person, IssuedTokens], Awaitable[object]]
+
+BY_SYSTEM = Acting(SYSTEM, client_at())
 
 
 async def _log_out(person: Person, issued: IssuedTokens) -> object:
@@ -67,6 +75,43 @@ async def _evict(person: Person, _: IssuedTokens) -> object:
     return [await person.sign_in() for _ in range(2)]
 
 
+async def _change_role(person: Person, _: IssuedTokens) -> object:
+    return await person.services.users.change(person.user.id, UserChange(role=Role.AUDITOR), by=BY_SYSTEM)
+
+
+async def _delete(person: Person, _: IssuedTokens) -> object:
+    return await person.services.users.delete(person.user.id, by=BY_SYSTEM)
+
+
+async def _revoke_by_client(person: Person, issued: IssuedTokens) -> object:
+    new = NewClient("gateway", scopes=frozenset({ClientScope.REVOKE}))
+    made = await person.services.api_clients.create(new, actor=SYSTEM, client=client_at())
+    await person.services.oauth.revoke(issued.access_token, made.client, client=client_at())
+    return None
+
+
+async def _reset_password(person: Person, _: IssuedTokens) -> object:
+    return await person.services.credentials.reset(person.user.id, forget=True, by=BY_SYSTEM)
+
+
+async def _redeem_password_token(person: Person, _: IssuedTokens) -> object:
+    issued, _ended = await person.services.credentials.reset(person.user.id, forget=False, by=BY_SYSTEM)
+    return await person.services.credentials.redeem(issued.token, "a password of my own", client=client_at())
+
+
+async def _end_all(person: Person, _: IssuedTokens) -> object:
+    return await person.services.sessions.end_all_of(person.user.id, actor=SYSTEM, client=client_at())
+
+
+async def _bulk(person: Person, _: IssuedTokens) -> object:
+    order, bulk, work = Order(SessionFilter(user_id=person.user.id)), person.services.revocations, None
+    seen = await bulk.preview(order, caller=None, client=client_at())
+    going = await bulk.start_seen(order, seen, why="tried", client=client_at())
+    while work is not Step.FINISHED:
+        work = await person.services.revocation_work.advance(going.id)
+    return None
+
+
 ENDS: list[End] = [
     _log_out,
     _log_out_by_refresh_token,
@@ -76,6 +121,13 @@ ENDS: list[End] = [
     _disable,
     _reuse,
     _evict,
+    _change_role,
+    _delete,
+    _reset_password,
+    _redeem_password_token,
+    _end_all,
+    _revoke_by_client,
+    _bulk,
 ]
 
 
@@ -90,6 +142,19 @@ async def test_at_once_in_the_process_that_ended_it(
     async with loaded(services):
         assert await accepts(services, issued.access_token)
         await end(person, issued)
+        reads.count = 0
+        assert not await accepts(services, issued.access_token)
+        assert reads.count == 0
+
+
+async def test_erasing_somebody_is_seen_at_once(own: OwnDatabase, make_services: MakeServices, reads: Reads) -> None:
+    """It is done as the maintenance role, by a database of its own in the same process."""
+    settings = {"maintenance_database_url": own.maintenance, "revocation_staleness_seconds": 60}
+    services = make_services(url=own.app, **settings)
+    user = await services.users.create("somebody", PASSWORD, role=Role.USER, actor=None, client=client_at())
+    issued = await Person(services, user, "somebody").sign_in()
+    async with loaded(services):
+        await services.erasure.erase(user.id, "asked to", actor=SYSTEM, client=client_at())
         reads.count = 0
         assert not await accepts(services, issued.access_token)
         assert reads.count == 0
