@@ -71,6 +71,13 @@ class PasswordChangeRequired(RotaError):
         super().__init__()
 
 
+class OneTimePasswordElsewhere(RotaError):
+    """The same through a client, which gets no token for it: libraries show and log what an error says."""
+
+    code = "password_change_required"
+    message = "This password is good for setting a new one only: sign in to Rota itself with it, at POST /token."
+
+
 class RefreshTokenRejected(RotaError):
     """Noise, forged, unknown, expired, ended, reused: one answer for all; the cause is in the event."""
 

@@ -60,6 +60,7 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.OwnAccount: Answer(HTTPStatus.CONFLICT),
     errors.PasswordTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.PasswordChangeRequired: Answer(HTTPStatus.FORBIDDEN),
+    errors.OneTimePasswordElsewhere: Answer(HTTPStatus.BAD_REQUEST, "invalid_grant"),
     errors.ClientRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_client", challenge=True),
     errors.ClientNotPermitted: Answer(HTTPStatus.FORBIDDEN, "insufficient_scope", challenge=True),
     errors.GrantNotPermitted: Answer(HTTPStatus.BAD_REQUEST, "unauthorized_client"),
@@ -181,7 +182,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
-        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers, **demanded)
+        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
     return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **demanded)
 
 
