@@ -227,6 +227,7 @@ async def test_a_live_access_token_says_what_it_says(
         "iat": now,
         "exp": now + 900,
         "auth_time": now,
+        "amr": ["mfa"],
     }
 
 
@@ -258,6 +259,7 @@ async def test_a_live_refresh_token_is_neither_spent_nor_revealed(
         "iat": now,
         "exp": now + 604_800,
         "auth_time": now,
+        "amr": ["mfa"],
     }
     assert await sql.fetchrow("SELECT *, xmin FROM families WHERE id = $1", tokens["session_id"]) == before
     assert await sql.fetchval("SELECT count(*) FROM audit_events WHERE subject_id = $1", somebody.user.id) == events

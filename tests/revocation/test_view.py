@@ -16,10 +16,11 @@ from app.domain.events import SYSTEM
 from app.domain.families import EndReason, Grant
 from app.domain.revocations import Order
 from app.domain.session_filters import SessionFilter
+from app.domain.snapshots import NOTHING, Snapshot
 from app.domain.user_changes import UserChange
 from app.domain.users import Role
 from app.jobs.following import following_ends
-from app.repositories.ends import EndRepository, EndsPage, Horizon
+from app.repositories.ends import EndRepository, EndsPage
 from app.services import ended_view
 from app.services.acting import Acting
 from app.services.revocation_work import Step
@@ -414,7 +415,7 @@ async def test_transaction_ids_that_went_back(make_services: MakeServices, make_
     issued = await person.sign_in()
     async with loaded(services):
         await _end_one(person, issued)
-        services.ended_view._seen = Horizon.at(2**40)
+        services.ended_view._seen = Snapshot.before(2**40)
         assert not services.ended_view.has_ended(issued.session_id)
         async with following_ends(services):
             await until(lambda: services.ended_view.has_ended(issued.session_id))
@@ -428,7 +429,7 @@ async def test_another_run_of_the_server(make_services: MakeServices, make_perso
     async with loaded(services):
         await _end_one(person, issued)
         async with services.database.begin() as db:
-            services.ended_view._seen = (await db.ends.list_after(Horizon.at(0), limit=1)).horizon
+            services.ended_view._seen = (await db.ends.list_after(NOTHING, limit=1)).snapshot
         services.ended_view._incarnation = "another"
         async with following_ends(services):
             await until(lambda: services.ended_view.has_ended(issued.session_id))
@@ -534,6 +535,8 @@ async def test_a_host_whose_clock_is_wrong(
             scope="",
             role=Role.USER,
             authenticated_at=now,
+            amr="pwd",
+            acr=None,
             idle_expires_at=now + timedelta(days=1),
             expires_at=now + timedelta(days=1),
         )
