@@ -28,6 +28,7 @@ def rota() -> None:
 
 # By code: the classes stand beside their services, which commands without a database do not load.
 _EXITS = {
+    "input_invalid": Exit.USAGE,
     "history_refused": Exit.CHECK_FAILED,
     "stored_state_invalid": Exit.CHECK_FAILED,
     "sink_unavailable": Exit.TRY_AGAIN,

@@ -170,10 +170,17 @@ class OwnAccount(RotaError):
 
 
 class InputInvalid(RotaError):
-    """Input that does not parse. `message` says what is wrong and never repeats the input."""
+    """
+    Input that does not parse. `message` says what is wrong and never repeats the input; `field` names the member or
+    parameter, where it is one.
+    """
 
     code = "input_invalid"
     message = "The input is not valid."
+
+    def __init__(self, message: str | None = None, *, why: str | None = None, field: str | None = None) -> None:
+        self.field = field
+        super().__init__(message, why=why)
 
 
 class QueryTooBroad(InputInvalid):

@@ -176,6 +176,9 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings
+    elif isinstance(error, errors.InputInvalid) and error.field is not None:
+        place = ["query"] if request.method == "GET" else []
+        more["errors"] = [{"loc": [*place, error.field], "type": "value_error", "msg": error.message}]
     demanded: dict[str, Any] = {}
     if isinstance(error, errors.PasswordChangeRequired):
         demanded = {"password_token": error.token, "expires_in": error.expires_in}

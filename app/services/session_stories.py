@@ -9,9 +9,11 @@ from uuid import UUID
 from app.domain.canonical_json import JsonValue
 from app.domain.clients import ClientContext
 from app.domain.errors import QueryTooBroad, SessionNotFound, TookTooLong
+from app.domain.event_filters import EventFilter
 from app.domain.events import Action, Actor
 from app.domain.families import EndReason, Family
 from app.domain.pages import Position, page_of
+from app.domain.revocations import Revocation
 from app.domain.session_stories import Facts, Generation, Reuse, Told, by_generation, explain
 from app.repositories.audit import StoredEvent
 from app.repositories.database import Database, UnitOfWork
@@ -21,6 +23,7 @@ from app.services.admin_reads import AdminReads, Cursors
 
 EVENTS_A_GENERATION: Final = 2  # as a page of generations is reckoned in events
 REFUSALS: Final = 20
+_BULK_REASONS: Final = {EndReason.BULK_ADMIN, EndReason.RESTORE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,14 @@ class SessionStories:
             async with self._database.begin() as db:
                 family, now = await _find(db, session_id)
                 end, reuse, evidence = await _ending(db, family)
+                bulk, ordered = await _bulk_end(db, end)
+                evidence = [*ordered, *evidence]
                 if not evidence:
                     evidence = (await db.session_events.list_life(family, before=None, limit=1))[:1]
                 names = await db.trail.find_names(_people(family, end))
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
-        facts = Facts(family, now, names, told(end) if end else None, reuse)
+        facts = Facts(family, now, names, told(end) if end else None, reuse, bulk)
         asked = {"session": str(session_id)}
         await self._reads.record("session explanation", asked, 1, actor=actor, client=client)
         return Explanation(family, now, explain(facts), evidence)
@@ -145,6 +150,17 @@ async def _ending(db: UnitOfWork, family: Family) -> tuple[StoredEvent | None, R
             spent = await db.session_events.find(family, UUID(named), until=presented.occurred_at)
     reuse = Reuse(told(spent) if spent else None, told(presented)) if presented else None
     return end, reuse, [event for event in (spent, presented, end) if event]
+
+
+async def _bulk_end(db: UnitOfWork, end: StoredEvent | None) -> tuple[Revocation | None, list[StoredEvent]]:
+    """The bulk end that a session ended with, whose id is the request of its end; and the event of the order."""
+    if end is None or end.request_id is None or end.reason not in _BULK_REASONS:
+        return None, []
+    bulk = await db.revocations.find(end.request_id)
+    if bulk is None:
+        return None, []
+    ordered = EventFilter(actions=(Action.REVOCATION_STARTED,), request_id=bulk.id)
+    return bulk, await db.trail.search(ordered, newest_first=False, after=None, limit=1)
 
 
 def _people(family: Family, end: StoredEvent | None) -> set[UUID]:

@@ -124,7 +124,9 @@ class Trail:
                 until = wanted.until or await db.now()
                 since = wanted.since or until - 100 * _BUCKET[bucket]
                 if (until - since) / _BUCKET[bucket] > BUCKETS_MAXIMUM:
-                    raise InputInvalid(f"That is more than {BUCKETS_MAXIMUM} buckets: take larger ones, or less time.")
+                    raise InputInvalid(
+                        f"That is more than {BUCKETS_MAXIMUM} buckets: take larger ones, or less time.", field="bucket"
+                    )
                 counts = await db.trail.histogram(replace(wanted, since=since, until=until), bucket)
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
