@@ -116,10 +116,10 @@ class Container:
         lifetimes = settings.lifetimes
         url = settings.database_url.get_secret_value()
         size = settings.database_pool_size
-        maintenance_url = settings.maintenance_database_url.get_secret_value()
-        database = Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2)
+        engine = make_engine(url, pool_size=size, pooled=settings.is_pooled)
+        database = Database(engine, clock, hot_connections=size // 2)
         maintenance = Database(
-            make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
+            make_engine(settings.maintenance_url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
         )
         revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
@@ -212,7 +212,7 @@ def _keyring(settings: Settings) -> Keyring:
 
 def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revocation:
     """The view of ended sessions, which is told at once what any of this process's databases ends."""
-    engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-ends")
+    engine = make_engine(settings.direct_url, pool_size=1, application_name="rota-ends")
     revocation = Revocation(
         Doorbell(engine, clock),
         clock,
@@ -248,8 +248,7 @@ def _publishing(settings: Settings, database: Database) -> Publishing | None:
 def build_retention(services: Container) -> tuple[Retention, Database]:
     """The service that removes months, and its database, which acts as the owner and is to be closed after use."""
     settings = services.settings
-    url = settings.maintenance_database_url.get_secret_value() or settings.database_url.get_secret_value()
-    owner = Database(make_engine(url, pool_size=2, role=OWNER), services.clock, hot_connections=1)
+    owner = Database(make_engine(settings.maintenance_url, pool_size=2, role=OWNER), services.clock, hot_connections=1)
     retention = Retention(
         services.database,
         owner,

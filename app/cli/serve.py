@@ -38,7 +38,7 @@ def serve(
     Container.build(settings).hasher.close()  # what is wrong with the settings is said here, once, not by each worker
     configure_logs("json")
     allow_many_connections()
-    refuse_unserved(settings.database_url.get_secret_value())
+    refuse_unserved(settings.direct_url)
     uvicorn.run(
         "app.main:create_served_app",
         host=host or settings.host,
