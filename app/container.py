@@ -40,6 +40,7 @@ from app.services.proofs import Proofs
 from app.services.publishing import Publishing
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
+from app.services.replica import Replica
 from app.services.retention import Retention
 from app.services.revocation import Revocation
 from app.services.revocation_work import RevocationWork
@@ -101,6 +102,7 @@ class Container:
     stats: Stats
     stats_check: StatsCheck
     job_runs: JobRuns
+    replica: Replica
     publishing: Publishing | None  # `None` where no signing key is set: the tree grows, and nothing is signed
 
     @classmethod
@@ -123,13 +125,14 @@ class Container:
         )
         revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
-        trail = Trail(database, keyring)
+        replica = _replica(settings, database)
+        trail = Trail(database, keyring, replica)
         hasher = PasswordHasher()
         signing_keys = SigningKeys(settings.secret_list)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
-        session_search = SessionSearch(database, keyring)
+        session_search = SessionSearch(database, keyring, replica)
         credentials = Credentials(database, hasher, keyring)
         admin_reads = AdminReads(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
@@ -159,13 +162,13 @@ class Container:
             sessions=sessions,
             oauth=oauth,
             users=Users(database, hasher, registration_open=settings.registration == "open"),
-            user_queries=UserQueries(database, keyring, admin_reads),
+            user_queries=UserQueries(database, keyring, admin_reads, replica),
             credentials=credentials,
             password_change=PasswordChange(database, hasher),
             trail=trail,
             session_search=session_search,
             session_exports=SessionExports(database, session_search),
-            session_stories=SessionStories(database, keyring),
+            session_stories=SessionStories(database, keyring, replica),
             admin_reads=admin_reads,
             housekeeping=Housekeeping(
                 database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold
@@ -177,9 +180,10 @@ class Container:
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
             erasure=Erasure(maintenance),
-            stats=Stats(database, admin_reads, trail_days=settings.audit_retention_days),
+            stats=Stats(database, admin_reads, replica, trail_days=settings.audit_retention_days),
             stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
             job_runs=JobRuns(database, settings, admin_reads),
+            replica=replica,
             publishing=_publishing(settings, database),
         )
 
@@ -189,6 +193,7 @@ class Container:
         await self.database.close()
         await self.maintenance.close()
         await self.revocation.close()
+        await self.replica.close()
 
 
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
@@ -222,6 +227,14 @@ def _revocation(settings: Settings, clock: Clock, *databases: Database) -> Revoc
     for database in databases:
         database.on_ended(revocation.note)
     return revocation
+
+
+def _replica(settings: Settings, database: Database) -> Replica:
+    """For what administrators and auditors read. Its URL leads to a standby itself, not to a pooler."""
+    url, size = settings.replica_url.get_secret_value(), max(2, settings.database_pool_size // 4)
+    engine = make_engine(url, pool_size=size, application_name="rota-replica") if url else None
+    there = Database(engine, database.clock, hot_connections=1) if engine else None
+    return Replica(database, there, bound=timedelta(seconds=settings.replica_lag_seconds))
 
 
 def _feed(

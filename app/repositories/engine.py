@@ -123,13 +123,15 @@ def _connect_as(role: str) -> Any:
     """
 
     async def connect(*args: Any, **options: Any) -> asyncpg.Connection:
-        db = await asyncpg.connect(*args, **options)
+        db: asyncpg.Connection = await asyncpg.connect(*args, **options)
+        acting = None
         try:
-            if await db.fetchval("SELECT current_user") != role:
-                raise RoleNotTaken(why=f"the connection does not act as {role}")
-        except BaseException:
-            db.terminate()
-            raise
+            acting = await db.fetchval("SELECT current_user")
+        finally:
+            if acting != role:
+                db.terminate()
+        if acting != role:
+            raise RoleNotTaken(why=f"the connection does not act as {role}")
         return db
 
     return connect
