@@ -41,6 +41,7 @@ from app.services.proofs import Proofs
 from app.services.publishing import Publishing
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
+from app.services.replica import Replica
 from app.services.retention import Retention
 from app.services.revocation_work import RevocationWork
 from app.services.revocations import Revocations
@@ -101,6 +102,7 @@ class Container:
     stats: Stats
     stats_check: StatsCheck
     job_runs: JobRuns
+    replica: Replica
     publishing: Publishing | None  # `None` where no signing key is set: the tree grows, and nothing is signed
 
     @classmethod
@@ -117,13 +119,14 @@ class Container:
         database, maintenance = _databases(settings, clock)
         ended_view = _ended_view(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
-        trail = Trail(database, keyring)
+        replica = _replica(settings, database)
+        trail = Trail(database, keyring, replica)
         hasher = PasswordHasher()
         signing_keys = SigningKeys(settings.secret_list)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
-        session_search = SessionSearch(database, keyring)
+        session_search = SessionSearch(database, keyring, replica)
         credentials = Credentials(database, hasher, keyring)
         admin_reads = AdminReads(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
@@ -153,13 +156,13 @@ class Container:
             sessions=sessions,
             oauth=oauth,
             users=Users(database, hasher, registration_open=settings.registration == "open"),
-            user_queries=UserQueries(database, keyring, admin_reads),
+            user_queries=UserQueries(database, keyring, admin_reads, replica),
             credentials=credentials,
             password_change=PasswordChange(database, hasher),
             trail=trail,
             session_search=session_search,
             session_exports=SessionExports(database, session_search),
-            session_stories=SessionStories(database, keyring),
+            session_stories=SessionStories(database, keyring, replica),
             admin_reads=admin_reads,
             housekeeping=_housekeeping(settings, database),
             exports=Exports(database),
@@ -169,9 +172,10 @@ class Container:
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
             erasure=Erasure(maintenance),
-            stats=Stats(database, admin_reads, trail_days=settings.audit_retention_days),
+            stats=Stats(database, admin_reads, replica, trail_days=settings.audit_retention_days),
             stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
             job_runs=JobRuns(database, settings, admin_reads),
+            replica=replica,
             publishing=_publishing(settings, database),
         )
 
@@ -181,17 +185,15 @@ class Container:
         await self.database.close()
         await self.maintenance.close()
         await self.ended_view.close()
+        await self.replica.close()
 
 
 def _databases(settings: Settings, clock: Clock) -> tuple[Database, Database]:
     """The server's, and the one that acts as the maintenance role."""
-    url = settings.database_url.get_secret_value()
-    size = settings.database_pool_size
-    maintenance_url = settings.maintenance_database_url.get_secret_value()
-    return (
-        Database(make_engine(url, pool_size=size), clock, hot_connections=size // 2),
-        Database(make_engine(maintenance_url or url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1),
-    )
+    url, size = settings.database_url.get_secret_value(), settings.database_pool_size
+    engine = make_engine(url, pool_size=size, pooled=settings.is_pooled)
+    maintenance = make_engine(settings.maintenance_url, pool_size=1, role=MAINTENANCE)
+    return Database(engine, clock, hot_connections=size // 2), Database(maintenance, clock, hot_connections=1)
 
 
 def _housekeeping(settings: Settings, database: Database) -> Housekeeping:
@@ -219,7 +221,7 @@ def _keyring(settings: Settings) -> Keyring:
 
 def _ended_view(settings: Settings, clock: Clock, *databases: Database) -> EndedView:
     """The view of ended sessions, which is told at once what any of this process's databases ends."""
-    engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-ends")
+    engine = make_engine(settings.direct_url, pool_size=1, application_name="rota-ends")
     ended_view = EndedView(
         Doorbell(engine, clock),
         clock,
@@ -229,6 +231,14 @@ def _ended_view(settings: Settings, clock: Clock, *databases: Database) -> Ended
     for database in databases:
         database.on_ended(ended_view.note)
     return ended_view
+
+
+def _replica(settings: Settings, database: Database) -> Replica:
+    """For what administrators and auditors read. Its URL leads to a standby itself, not to a pooler."""
+    url, size = settings.replica_url.get_secret_value(), max(2, settings.database_pool_size // 4)
+    engine = make_engine(url, pool_size=size, application_name="rota-replica") if url else None
+    there = Database(engine, database.clock, hot_connections=1) if engine else None
+    return Replica(database, there, bound=timedelta(seconds=settings.replica_lag_seconds))
 
 
 def _feed(
@@ -255,8 +265,7 @@ def _publishing(settings: Settings, database: Database) -> Publishing | None:
 def build_retention(services: Container) -> tuple[Retention, Database]:
     """The service that removes months, and its database, which acts as the owner and is to be closed after use."""
     settings = services.settings
-    url = settings.maintenance_database_url.get_secret_value() or settings.database_url.get_secret_value()
-    owner = Database(make_engine(url, pool_size=2, role=OWNER), services.clock, hot_connections=1)
+    owner = Database(make_engine(settings.maintenance_url, pool_size=2, role=OWNER), services.clock, hot_connections=1)
     retention = Retention(
         services.database,
         owner,

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr
+    direct_database_url: SecretStr = SecretStr("")
+    replica_url: SecretStr = SecretStr("")
+    replica_lag_seconds: Annotated[int, Field(ge=1, le=600)] = 5
+    request_seconds: Annotated[int, Field(ge=1, le=600)] = 30
     database_pool_size: Annotated[int, Field(ge=2, le=200)] = 16
     secrets: SecretStr = SecretStr("")
     issuer: Annotated[str, Field(min_length=1, max_length=200)] = "http://127.0.0.1:8000"
@@ -63,7 +67,9 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
 
-    @field_validator("database_url", "maintenance_database_url", "migration_database_url")
+    @field_validator(
+        "database_url", "direct_database_url", "replica_url", "maintenance_database_url", "migration_database_url"
+    )
     @classmethod
     def _is_postgresql(cls, value: SecretStr, given: ValidationInfo) -> SecretStr:
         if given.field_name != "database_url" and not value.get_secret_value():
@@ -105,9 +111,24 @@ class Settings(BaseSettings):
         return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether a transaction pooler stands before the database: a direct URL is named for what cannot go through."""
+        return bool(self.direct_database_url.get_secret_value())
+
+    @property
+    def direct_url(self) -> str:
+        """Leads to the database itself, by the server's login."""
+        return self.direct_database_url.get_secret_value() or self.database_url.get_secret_value()
+
+    @property
+    def maintenance_url(self) -> str:
+        """Leads to the database itself, by a login that may erase and remove, if one is named."""
+        return self.maintenance_database_url.get_secret_value() or self.direct_url
+
+    @property
     def migration_url(self) -> str:
         """Leads to the database itself, by a login that may change its schema."""
-        return self.migration_database_url.get_secret_value() or self.database_url.get_secret_value()
+        return self.migration_database_url.get_secret_value() or self.direct_url
 
     @property
     def log_origin(self) -> str:
@@ -138,6 +159,8 @@ class Settings(BaseSettings):
 
 _SECRET_FIELDS: Final = (
     "database_url",
+    "direct_database_url",
+    "replica_url",
     "maintenance_database_url",
     "migration_database_url",
     "secrets",

@@ -38,6 +38,14 @@ class TookTooLong(Unavailable):
     """A statement did not end before its deadline."""
 
 
+class DeadlinePassed(Unavailable):
+    """The request was not answered in the time that any may take; what it was doing was broken off."""
+
+
+class RoleNotTaken(Unavailable):
+    """A connection to the database does not act as the role that it was asked to; it was not used."""
+
+
 class TooBusy(Unavailable):
     """More work is waiting than can be done soon; refused before any of it was begun."""
 

@@ -162,6 +162,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.RotaError)  # noqa: S101 - by registration
+    return await answer_rota_error(request, error)
+
+
+async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONResponse:
     answer = answer_for(error)
     more: dict[str, Any] = {}
     headers: dict[str, str] = {}

@@ -28,6 +28,7 @@ from app.repositories.jobs import JobRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
+from app.repositories.positions import PositionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.revocations import RevocationRepository
@@ -140,6 +141,7 @@ class UnitOfWork:
     stats_checks: StatCheckRepository
     api_clients: ApiClientRepository
     schema: SchemaRepository
+    positions: PositionRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
         self._db = connection
@@ -190,6 +192,7 @@ class UnitOfWork:
         self.stats_checks = StatCheckRepository(self._db)
         self.api_clients = ApiClientRepository(self._db)
         self.schema = SchemaRepository(self._db)
+        self.positions = PositionRepository(self._db)
         return self
 
     async def __aexit__(
