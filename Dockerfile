@@ -2,8 +2,8 @@
 # HEALTHCHECK). Runs as a user without a name, with a read-only root. docs/operation/containers.md says how.
 ARG PYTHON_IMAGE=python:3.13-slim
 
-# What the product is made of, as the lock files have it, each file with its hash. A package index other than pip's own,
-# its password or its certificate come as the secrets `pip` (a pip.conf) and `ca`, which no layer keeps.
+# What the product is made of and built with, as the lock files have it, each file with its hash. A package index other
+# than pip's own, its password or its certificate come as the secrets `pip` (a pip.conf) and `ca`, which no layer keeps.
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ONLY_BINARY=:all:
 WORKDIR /src
@@ -12,7 +12,9 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,ta
     python3 -m venv /tools \
  && python3 -m venv --without-pip /opt/rota \
  && /tools/bin/pip --python /opt/rota/bin/python3 install --no-deps --require-hashes -r requirements.lock \
- && /tools/bin/pip install -c requirements-dev.lock hatchling
+ && for tool in hatchling packaging pathspec pluggy trove-classifiers; do \
+      sed -n "/^$tool==/,/^ *# via/p" requirements-dev.lock; done >/tmp/tools.lock \
+ && /tools/bin/pip install --no-deps --require-hashes -r /tmp/tools.lock
 COPY pyproject.toml README.md LICENSE alembic.ini ./
 COPY app app
 COPY migrations migrations
