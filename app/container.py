@@ -33,6 +33,7 @@ from app.services.feed_reader import FeedReader
 from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.job_runs import JobRuns
+from app.services.key_calendar import KeyCalendar
 from app.services.lifecycle import Lifecycle
 from app.services.oauth import OAuth
 from app.services.password_change import PasswordChange
@@ -258,3 +259,12 @@ def build_retention(services: Container) -> tuple[Retention, Database]:
         legal_hold=settings.audit_legal_hold,
     )
     return retention, owner
+
+
+def build_key_calendar(settings: Settings, *, has_database: bool) -> tuple[KeyCalendar, Database | None]:
+    """The calendar of keys, and its database, which is to be closed after use; needs neither a database nor secrets."""
+    clock, database = Clock(), None
+    if has_database:
+        engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-keys")
+        database = Database(engine, clock, hot_connections=1)
+    return KeyCalendar(settings.secret_list, database, clock, settings.lifetimes), database

@@ -145,18 +145,22 @@ _SECRET_FIELDS: Final = (
 )
 
 
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(environ: Mapping[str, str] = os.environ, **otherwise: str) -> Settings:
     """
     Settings from the environment.
 
+    Args:
+        otherwise: Values of fields that must be set, for commands that can do without them.
     Raises:
         SettingsInvalid: an unknown `ROTA_` variable (names the nearest known one), a value out of bounds, a secret
             given twice or in a file that cannot be read.
     """
     environ = {name.upper(): value for name, value in environ.items()}
     _refuse_unknown(environ)
+    given = _secrets_from_files(environ)
+    given |= {name: value for name, value in otherwise.items() if name not in given and variable(name) not in environ}
     try:
-        return Settings(**_secrets_from_files(environ))  # type: ignore[arg-type]
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as invalid:
         raise SettingsInvalid("\n".join(_line(error["loc"], error["msg"]) for error in invalid.errors())) from None
 

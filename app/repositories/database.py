@@ -25,6 +25,7 @@ from app.repositories.erasures import ErasureRepository
 from app.repositories.families import FamilyRepository, NoteEnded
 from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
+from app.repositories.key_users import KeyUserRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
@@ -140,6 +141,7 @@ class UnitOfWork:
     stats_checks: StatCheckRepository
     api_clients: ApiClientRepository
     schema: SchemaRepository
+    key_users: KeyUserRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
         self._db = connection
@@ -190,6 +192,7 @@ class UnitOfWork:
         self.stats_checks = StatCheckRepository(self._db)
         self.api_clients = ApiClientRepository(self._db)
         self.schema = SchemaRepository(self._db)
+        self.key_users = KeyUserRepository(self._db)
         return self
 
     async def __aexit__(
