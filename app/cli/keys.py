@@ -11,7 +11,7 @@ import typer
 from app.cli.exits import Exit
 from app.cli.running import AsJson, parse_time, say
 from app.observability.logs import configure_logs
-from app.settings import load_settings, variable
+from app.settings import NOWHERE, load_settings, variable
 
 if TYPE_CHECKING:
     from app.domain.key_calendar import Calendar, SecretLine
@@ -45,7 +45,7 @@ def list_keys(
     configure_logs("console")
     moment = parse_time(since)
     has_database = any(variable("database_url") + suffix in os.environ for suffix in ("", "_FILE"))
-    settings = load_settings(database_url="postgresql://")
+    settings = load_settings(database_url=NOWHERE)
 
     async def work() -> "Calendar":
         calendar, database = build_key_calendar(settings, has_database=has_database)
@@ -148,7 +148,7 @@ def _does(secret: "SecretLine") -> str:
 
 
 def _iso(at: datetime | None) -> str | None:
-    return at and at.isoformat()
+    return None if at is None else at.isoformat()
 
 
 def _moment(at: datetime | None) -> str:
