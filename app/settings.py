@@ -4,7 +4,8 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as made_by
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -197,9 +198,9 @@ class Examined:
     """
 
     settings: Settings
-    complaints: list[Complaint] = field(default_factory=list)
-    files: dict[str, str] = field(default_factory=dict)
-    given: set[str] = field(default_factory=set)
+    complaints: list[Complaint] = made_by(default_factory=list)
+    files: dict[str, str] = made_by(default_factory=dict)
+    given: set[str] = made_by(default_factory=set)
 
 
 class _OfValues(Settings):
@@ -244,8 +245,7 @@ def examine_settings(environ: Mapping[str, str] = os.environ) -> Examined:
         try:
             return Examined(_OfValues(**values), complaints, files, given)  # type: ignore[arg-type]
         except ValidationError as invalid:
-            for error in invalid.errors():
-                complaints.append(_leave_out(values, error["loc"], error["type"], error["msg"]))
+            complaints += [_leave_out(values, each["loc"], each["type"], each["msg"]) for each in invalid.errors()]
 
 
 def _leave_out(values: dict[str, str], location: tuple[int | str, ...], kind: str, message: str) -> Complaint:

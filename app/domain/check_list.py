@@ -35,7 +35,8 @@ CHECKS: Final = (
         "settings.issuer",
         "The issuer is an https URL that others can reach",
         "services fetch the keys of access tokens from there; over plain http somebody could hand them others",
-        "Set `ROTA_ISSUER` to the public https:// URL. Verifiers that expect the former issuer must be changed with it.",
+        "Set `ROTA_ISSUER` to the public https:// URL. Verifiers that expect the former issuer must be changed with "
+        "it.",
         Need.NOTHING,
     ),
     Check(
@@ -63,7 +64,8 @@ CHECKS: Final = (
         "secrets.age",
         "The minting secret is younger than a year, and former ones that nobody needs are gone",
         "the longer a secret is in use, the more places it may have been copied to",
-        "Change the secret as docs/operation/secrets.md says; `rota keys list` shows what still depends on a former one.",
+        "Change the secret as docs/operation/secrets.md says; `rota keys list` shows what still depends on a former "
+        "one.",
         Need.SERVER,
     ),
     Check(
@@ -90,7 +92,8 @@ CHECKS: Final = (
         "database.writable",
         "It takes writes",
         "on a standby or a read-only database nobody can sign in or refresh",
-        "Point `ROTA_DATABASE_URL` to the primary; if it is one, `ALTER DATABASE {database} RESET default_transaction_read_only`.",
+        "Point `ROTA_DATABASE_URL` to the primary; if it is one, `ALTER DATABASE {database} RESET "
+        "default_transaction_read_only`.",
     ),
     Check(
         "database.clock",
@@ -114,7 +117,8 @@ CHECKS: Final = (
         "database.durability",
         "What is committed survives a crash: fsync, full_page_writes, synchronous_commit are on",
         "a lost commit is a sign-in or a refresh that a client has and the database does not, and a hole in the trail",
-        "`ALTER SYSTEM RESET fsync`, `ALTER SYSTEM RESET full_page_writes`, `ALTER SYSTEM RESET synchronous_commit`, then "
+        "`ALTER SYSTEM RESET fsync`, `ALTER SYSTEM RESET full_page_writes`, `ALTER SYSTEM RESET synchronous_commit`, "
+        "then "
         "`SELECT pg_reload_conf()`; look for `ALTER ROLE … SET` and `ALTER DATABASE … SET` of the same.",
     ),
     Check(
@@ -127,7 +131,8 @@ CHECKS: Final = (
         "database.connections",
         "There are connections for all server processes",
         "a process that gets none answers 503",
-        "Lower `ROTA_DATABASE_POOL_SIZE`, raise `ALTER SYSTEM SET max_connections = …` (needs a restart), or put a pooler between.",
+        "Lower `ROTA_DATABASE_POOL_SIZE`, raise `ALTER SYSTEM SET max_connections = …` (needs a restart), or put a "
+        "pooler between.",
     ),
     Check(
         "database.pooler",
@@ -192,7 +197,8 @@ CHECKS: Final = (
         "rights.trail",
         "The server cannot change or remove anything in the trail",
         "whoever broke into it could remove their traces",
-        "`REVOKE UPDATE, DELETE, TRUNCATE ON … FROM rota_app` for the tables named, also from PUBLIC and from the login.",
+        "`REVOKE UPDATE, DELETE, TRUNCATE ON … FROM rota_app` for the tables named, also from PUBLIC and from the "
+        "login.",
         Need.SCHEMA,
     ),
     Check(
@@ -206,7 +212,8 @@ CHECKS: Final = (
         "trail.triggers",
         "The triggers that refuse changes are on everywhere, and always",
         "without them the owner's mistakes reach the trail; that they are off may be an attack",
-        "Find out who took them off, then as the owner: `SELECT audit_protect('…')` for each table named; `rota audit check`.",
+        "Find out who took them off, then as the owner: `SELECT audit_protect('…')` for each table named; `rota "
+        "audit check`.",
         Need.SCHEMA,
     ),
     Check(
@@ -227,7 +234,8 @@ CHECKS: Final = (
         "trail.statement_logs",
         "The database's own log holds no values of statements",
         "they are addresses, names and password hashes, and nothing erases them from a log",
-        "`ALTER SYSTEM SET log_parameter_max_length = 0`, `ALTER SYSTEM SET log_parameter_max_length_on_error = 0`, then "
+        "`ALTER SYSTEM SET log_parameter_max_length = 0`, `ALTER SYSTEM SET log_parameter_max_length_on_error = 0`, "
+        "then "
         "`SELECT pg_reload_conf()`",
     ),
     Check(
@@ -294,7 +302,8 @@ CHECKS: Final = (
         "tables.autovacuum",
         "Autovacuum is on and keeps up",
         "each refresh leaves a dead row; if nobody clears them away, everything grows and slows down",
-        "`ALTER SYSTEM RESET autovacuum`, `ALTER TABLE families RESET (autovacuum_enabled)`; `VACUUM (ANALYZE) families`; "
+        "`ALTER SYSTEM RESET autovacuum`, `ALTER TABLE families RESET (autovacuum_enabled)`; `VACUUM (ANALYZE) "
+        "families`; "
         "look for the transaction that `rota audit status` names.",
         Need.SCHEMA,
     ),
@@ -309,7 +318,8 @@ CHECKS: Final = (
         "tables.freeze",
         "Transaction ids are far from running out",
         "PostgreSQL stops taking writes when they do",
-        "`VACUUM (FREEZE)` in the database named; end what keeps autovacuum from it: long transactions, slots, prepared ones.",
+        "`VACUUM (FREEZE)` in the database named; end what keeps autovacuum from it: long transactions, slots, "
+        "prepared ones.",
     ),
     Check(
         "work.jobs",
@@ -336,20 +346,23 @@ CHECKS: Final = (
         "host.backup",
         "The last backup is younger than 26 hours",
         "what was not backed up is lost with the disk",
-        "Let the backup touch a file at its end, and name that by `ROTA_BACKUP_STAMP` or `rota doctor --backup-stamp FILE`.",
+        "Let the backup touch a file at its end, and name that by `ROTA_BACKUP_STAMP` or `rota doctor --backup-stamp "
+        "FILE`.",
         Need.NOTHING,
     ),
     Check(
         "host.slots",
         "No replication slot holds WAL back",
         "a slot that nobody reads fills the database's disk",
-        "`SELECT pg_drop_replication_slot('…')` for one that nobody needs; `ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'`.",
+        "`SELECT pg_drop_replication_slot('…')` for one that nobody needs; `ALTER SYSTEM SET max_slot_wal_keep_size "
+        "= '10GB'`.",
     ),
     Check(
         "host.disk",
         "There is room on the database's disk and at the sink",
         "a full disk stops the database",
-        "Make room, or a larger volume. `ROTA_SESSION_RETENTION_DAYS` and `ROTA_AUDIT_RETENTION_DAYS` bound what is kept.",
+        "Make room, or a larger volume. `ROTA_SESSION_RETENTION_DAYS` and `ROTA_AUDIT_RETENTION_DAYS` bound what is "
+        "kept.",
     ),
     Check(
         "host.files",

@@ -21,7 +21,7 @@ WRITES: Final = {
 SETTINGS: Final = """
 SELECT name, current_setting(name, true) FROM unnest(CAST(:names AS text[])) AS name
 """
-CONNECTIONS: Final = f"""
+CONNECTIONS: Final = """
 SELECT current_setting('max_connections')::int
        - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true)::int, 0),
@@ -30,7 +30,7 @@ SELECT current_setting('max_connections')::int
        count(*) FILTER (WHERE application_name <> ALL (:ours)),
        count(*) FILTER (WHERE application_name = 'rota-ends' AND datname = current_database())
   FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-"""  # noqa: S608 - a constant
+"""
 LOGIN: Final = """
 SELECT rolname::text, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls
   FROM pg_roles WHERE rolname = session_user
@@ -62,7 +62,8 @@ SELECT c.relname::text, who.name, string_agg(DISTINCT granted.privilege_type, ',
    AND coalesce(parent.relname, c.relname) = ANY(:tables)
    AND granted.privilege_type IN ('UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES')
    AND granted.grantee <> c.relowner
-   AND (granted.grantee = 0 OR pg_has_role(to_regrole(:app), granted.grantee, 'MEMBER'))
+   AND (granted.grantee = 0 OR pg_has_role(to_regrole(:app), granted.grantee, 'MEMBER')
+        OR granted.grantee = (SELECT oid FROM pg_roles WHERE rolname = session_user))
  GROUP BY 1, 2 ORDER BY 1, 2
 """
 LACKING: Final = """
@@ -108,8 +109,9 @@ SELECT datname::text, age(datfrozenxid)::bigint, mxid_age(datminmxid)::bigint FR
 """
 SLOTS: Final = """
 SELECT slot_name::text, active, wal_status,
-       coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
-                                restart_lsn), 0)::bigint
+       coalesce(pg_wal_lsn_diff(
+         CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn
+       ), 0)::bigint
   FROM pg_replication_slots ORDER BY 4 DESC
 """
 COUNTED: Final = """
@@ -176,7 +178,7 @@ class DiagnosticRepository:
         return [row[0] for row in await self._rows(MEMBERSHIPS, roles=[APP, MAINTENANCE, OWNER])]
 
     async def owner_may_log_in(self) -> bool:
-        return bool(await self._rows("SELECT FROM pg_roles WHERE rolname = :owner AND rolcanlogin", owner=OWNER))
+        return bool(await self._rows("SELECT 1 FROM pg_roles WHERE rolname = :owner AND rolcanlogin", owner=OWNER))
 
     async def list_owned_by_others(self) -> Sequence[Any]:
         """Tables of ours that do not belong to the owner, and whose they are."""

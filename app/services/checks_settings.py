@@ -95,12 +95,12 @@ async def files(patient: Patient) -> Finding:
     paths = sorted(set(patient.examined.files.values()))
     if not paths:
         return ok("No secret comes from a file.")
-    return await asyncio.to_thread(_examine_files, [Path(path).resolve() for path in paths])
+    return await asyncio.to_thread(_examine_files, paths)
 
 
-def _examine_files(paths: list[Path]) -> Finding:
+def _examine_files(paths: list[str]) -> Finding:
     readable, writable = [], []
-    for path in paths:
+    for path in (Path(each).resolve() for each in paths):
         try:
             mode = path.stat().st_mode
             reachable = all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
@@ -114,7 +114,7 @@ def _examine_files(paths: list[Path]) -> Finding:
         said = [f"everybody on this host can read {', '.join(readable)}"] if readable else []
         said += [f"others can write {', '.join(writable)}"] if writable else []
         return failure("; ".join(said).capitalize() + ".")
-    return ok(f"Nobody else on this host can read {', '.join(map(str, paths))}.")
+    return ok(f"Nobody else on this host can read {', '.join(paths)}.")
 
 
 async def age(patient: Patient) -> Finding:
@@ -142,6 +142,8 @@ async def in_use(patient: Patient) -> Finding:
         return skipped(calendar.unseen)
     if calendar.missing:
         return failure(" ".join(calendar.missing))
+    if not any(each.listed_since for each in calendar.secrets):
+        return skipped("No server has started with this database yet.")
     return ok("The server that started last has the same list.")
 
 

@@ -52,8 +52,8 @@ async def trail(patient: Patient) -> Finding:
         found = await db.diagnostics.list_changeable()
     if found:
         named = [f"{rights} on {table} (granted to {whose})" for table, whose, rights in found]
-        return failure(f"rota_app has {listed(named)}.")
-    return ok("rota_app may add and read, and nothing else.")
+        return failure(f"The server may do more than add and read: {listed(named)}.")
+    return ok("The server may add and read, and nothing else.")
 
 
 async def grants(patient: Patient) -> Finding:

@@ -27,6 +27,7 @@ class Doctor:
     def __init__(self, patient: Patient) -> None:
         self._patient = patient
         self._away = ""  # why nothing that needs the database can be looked at any more
+        self._away_because = ""
         self._no_schema = ""
 
     async def examine(self) -> AsyncIterator[Examination]:
@@ -45,7 +46,7 @@ class Doctor:
         """First of all, since so much depends on it."""
         finding = await self._make(next(check for check in CHECKS if check.id == "database.reachable"))
         if finding.verdict is Verdict.SKIPPED:  # in its own words: it is away
-            finding = failure(f"{self._away[:1].upper()}{self._away[1:]}.")
+            finding = failure(self._away_because)
         elif finding.verdict is not Verdict.OK:
             self._away = "the database does not answer this login"
         else:
@@ -84,7 +85,8 @@ class Doctor:
             await self._feel_pulse()
             if not self._away and check.id != "database.reachable":
                 return failure(f"It was broken off by the database ({error.why}).")
-            self._away = f"the database does not answer ({error.why})"
+            self._away = self._away or "the database does not answer"
+            self._away_because = f"It does not answer ({error.why})."
             return skipped(f"Not looked at: {self._away}.")
         except Exception as error:  # noqa: BLE001 - one check that breaks must not hide the others
             told = describe_failure(error)
