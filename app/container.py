@@ -287,9 +287,10 @@ async def build_doctor(
     find_drift: Callable[[str], str | None],
     backup_stamp: str = "",
     processes: int | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Doctor]:
     """A doctor for an environment that may be wrong in any way; see `Patient`."""
-    settings, clock = examined.settings, Clock()
+    settings, clock = examined.settings, clock or Clock()
     url = settings.database_url.get_secret_value()
     engine = make_engine(url, pool_size=1, application_name="rota-doctor")
     database = Database(engine, clock, hot_connections=1)

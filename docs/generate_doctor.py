@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from app.domain.check_list import CHECKS, GROUPS
-from app.domain.checks import Need
+from app.domain.checks import Check, Need
 
 TARGET = Path(__file__).parent / "operation" / "doctor.md"
 
@@ -14,6 +14,7 @@ HEAD = """# rota doctor: the checks
 ```sh
 rota doctor                                        # a table for people
 rota doctor --json                                 # for a monitor
+rota doctor --check database.clock --check trail.sealing
 rota doctor --processes 8                          # how many server processes there are to be in all
 rota doctor --backup-stamp /var/backups/rota.stamp # a file that the backup touches at its end
 ```
@@ -44,18 +45,19 @@ NEEDS = {
 }
 
 
+def _entry(check: Check) -> str:
+    return (
+        f"\n### `{check.id}`\n\n{check.title}.\n\n- why: {check.matters}\n- what to do: {check.fix}\n"
+        f"- needs {NEEDS[check.need]}; deadline {check.seconds:g} s\n"
+    )
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for group, title in GROUPS.items():
         parts.append(f"\n## {title}\n")
-        for check in CHECKS:
-            if check.group == group:
-                parts.append(
-                    f"\n### `{check.id}`\n\n{check.title}.\n\n"
-                    f"- why: {check.matters}\n- what to do: {check.fix}\n"
-                    f"- needs {NEEDS[check.need]}; deadline {check.seconds:g} s\n"
-                )
+        parts += [_entry(check) for check in CHECKS if check.group == group]
     return "".join(parts)
 
 

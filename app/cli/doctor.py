@@ -26,6 +26,7 @@ def doctor(
     processes: Annotated[
         int | None, typer.Option(help="Server processes in all [default: those that are connected]", min=1, max=10_000)
     ] = None,
+    only: Annotated[list[str] | None, typer.Option("--check", help="Only this one, by its id; may be repeated")] = None,
     as_json: AsJson = False,  # noqa: FBT002 - Typer's form
 ) -> None:
     """
@@ -35,7 +36,11 @@ def doctor(
     and says why. Run it with the servers' own environment.
     """
     configure_logs("console", least=50)  # the findings say it
-    found = asyncio.run(_examine(str(backup_stamp or ""), processes))
+    from app.domain.check_list import CHECKS  # noqa: PLC0415 - beside its only use
+
+    if unknown := set(only or ()) - {check.id for check in CHECKS}:
+        raise typer.BadParameter(f"there is no check {', '.join(sorted(unknown))}", param_hint="--check")
+    found = asyncio.run(_examine(only or [], str(backup_stamp or ""), processes))
     counts = Counter(each.finding.verdict.value for each in found)
     if as_json:
         say({"checks": [_as_data(each) for each in found], "counts": dict(counts)}, "", as_json=True)
@@ -44,7 +49,7 @@ def doctor(
     raise typer.Exit(Exit.CHECK_FAILED if counts["failure"] else Exit.OK)
 
 
-async def _examine(backup_stamp: str, processes: int | None) -> "list[Examination]":
+async def _examine(only: list[str], backup_stamp: str, processes: int | None) -> "list[Examination]":
     from app.cli.schema import find_drift  # noqa: PLC0415 - the database's libraries, only here
     from app.container import build_doctor  # noqa: PLC0415 - likewise
     from app.jobs.schedule import JOBS  # noqa: PLC0415 - likewise
@@ -52,7 +57,7 @@ async def _examine(backup_stamp: str, processes: int | None) -> "list[Examinatio
     async with build_doctor(
         examine_settings(), duties=JOBS, find_drift=find_drift, backup_stamp=backup_stamp, processes=processes
     ) as made:
-        return [each async for each in made.examine()]
+        return [each async for each in made.examine(only)]
 
 
 def _as_data(each: "Examination") -> dict[str, Any]:
@@ -79,11 +84,11 @@ def _show(found: "list[Examination]", counts: Counter[str]) -> None:
         table.add_column(width=24)
         table.add_column(width=8)
         table.add_column(ratio=1)
-        for each in found:
-            if each.check.group == group:
-                words = each.finding.why if each.fix is None else f"{each.finding.why}\nTo do: {each.fix}"
-                verdict = each.finding.verdict.value
-                table.add_row(each.check.id, verdict, words, style=None if verdict == "ok" else colours[verdict])
-        console.print(table)
+        for each in (one for one in found if one.check.group == group):
+            words = each.finding.why if each.fix is None else f"{each.finding.why}\nTo do: {each.fix}"
+            verdict = each.finding.verdict.value
+            table.add_row(each.check.id, verdict, words, style=None if verdict == "ok" else colours[verdict])
+        if table.row_count:
+            console.print(table)
     order = ("ok", "warning", "failure", "skipped")
     console.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in order))
