@@ -25,6 +25,7 @@ from app.repositories.erasures import ErasureRepository
 from app.repositories.families import FamilyRepository, NoteEnded
 from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
+from app.repositories.key_users import KeyUserRepository
 from app.repositories.lane import Lane
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
@@ -142,6 +143,7 @@ class UnitOfWork:
     api_clients: ApiClientRepository
     schema: SchemaRepository
     positions: PositionRepository
+    key_users: KeyUserRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
         self._db = connection
@@ -193,6 +195,7 @@ class UnitOfWork:
         self.api_clients = ApiClientRepository(self._db)
         self.schema = SchemaRepository(self._db)
         self.positions = PositionRepository(self._db)
+        self.key_users = KeyUserRepository(self._db)
         return self
 
     async def __aexit__(
