@@ -30,10 +30,11 @@ from app.api import (
 )
 from app.container import Container
 from app.domain.clock import Clock
+from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
 from app.http.protocol import STOPPING
-from app.jobs.following import following_ends
+from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs
@@ -83,7 +84,12 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
-        async with running_jobs(container), following_ends(container), sampling(container):
+        async with (
+            running_jobs(container),
+            following_ends(container),
+            following_replica(container),
+            sampling(container),
+        ):
             # The server waits for open answers before it tells us to stop; streams have no end but this one.
             yield {STOPPING: stopping}
         await container.lifecycle.stopped()
@@ -105,6 +111,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     app.state.container = container
     app.state.duties = JOBS
     install_error_handlers(app)
+    app.add_middleware(Deadline, seconds=container.settings.request_seconds)
     slow_seconds = container.settings.slow_request_milliseconds / 1000
     app.add_middleware(RequestContext, slow_seconds=slow_seconds, traces=container.watching.traces)
     return app

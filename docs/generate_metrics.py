@@ -29,7 +29,9 @@ Histograms have buckets up to {buckets} seconds.
 def page() -> str:
     rows = [_row(declared) for declared in DECLARED.values()]
     labels = {label: None for declared in DECLARED.values() for label in declared.labels}
-    return HEAD.format(buckets=", ".join(f"{bound:g}" for bound in SECONDS)) + "\n".join([*rows, "", "## Labels", "", *map(_label, labels), ""])
+    return HEAD.format(buckets=", ".join(f"{bound:g}" for bound in SECONDS)) + "\n".join(
+        [*rows, "", "## Labels", "", *map(_label, labels), ""]
+    )
 
 
 def _row(declared: Declared) -> str:

@@ -11,6 +11,7 @@ from app.domain.api_clients import ApiClient, ClientScope
 from app.domain.errors import FeedCursorInvalid
 from app.domain.session_ends import ReasonClass
 from app.domain.snapshots import CURSOR_CHARACTERS
+from app.http.deadline import allow_longer
 from app.http.event_stream import EventStream
 from app.http.watching import WAITING
 from app.services.feed import FeedPage
@@ -80,6 +81,7 @@ async def poll(request: Request, client: Following, query: Annotated[PollQuery, 
     """
     if query.wait:
         setattr(request.state, WAITING, True)
+        allow_longer(request, query.wait)
         page = await services(request).feed.wait(
             query.after,
             seconds=query.wait,

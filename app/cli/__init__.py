@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import audit, clients, db, dev, maintain, serve, sessions, stats, users
+from app.cli import audit, clients, config, db, dev, doctor, keys, maintain, serve, sessions, stats, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -14,11 +14,14 @@ cli.command("dev")(dev.dev)
 cli.command("serve")(serve.serve)
 cli.command("maintain")(maintain.maintain)
 cli.command("stats")(stats.stats)
+cli.command("doctor")(doctor.doctor)
 cli.add_typer(db.commands, name="db")
 cli.add_typer(users.commands, name="users")
 cli.add_typer(sessions.commands, name="sessions")
 cli.add_typer(clients.commands, name="clients")
 cli.add_typer(audit.commands, name="audit")
+cli.add_typer(keys.commands, name="keys")
+cli.add_typer(config.commands, name="config")
 
 
 @cli.callback()
@@ -28,6 +31,7 @@ def rota() -> None:
 
 # By code: the classes stand beside their services, which commands without a database do not load.
 _EXITS = {
+    "input_invalid": Exit.USAGE,
     "history_refused": Exit.CHECK_FAILED,
     "stored_state_invalid": Exit.CHECK_FAILED,
     "sink_unavailable": Exit.TRY_AGAIN,

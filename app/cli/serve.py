@@ -32,14 +32,16 @@ def serve(
     workers: Annotated[int, typer.Option(help="Server processes", min=1, max=64)] = 1,
 ) -> None:
     """Serve the API. Needs ROTA_DATABASE_URL (migrated: `rota db upgrade`) and ROTA_SECRETS."""
-    from app.cli.schema import refuse_unserved  # noqa: PLC0415 - other commands do without the database's libraries
+    # Imported here: other commands do without the database's libraries.
+    from app.cli.schema import refuse_pooler_unnamed, refuse_unserved  # noqa: PLC0415
     from app.container import Container  # noqa: PLC0415 - likewise
 
     settings = load_settings()
     Container.build(settings).hasher.close()  # what is wrong with the settings is said here, once, not by each worker
     configure_logs("json")
     allow_many_connections()
-    refuse_unserved(settings.database_url.get_secret_value())
+    refuse_pooler_unnamed(settings)
+    refuse_unserved(settings.direct_url)
     with _counting_together(settings, workers):
         uvicorn.run(
             "app.main:create_served_app",

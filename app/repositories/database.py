@@ -28,9 +28,11 @@ from app.repositories.facts import FactRepository
 from app.repositories.families import FamilyRepository, NoteEnded
 from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
+from app.repositories.key_users import KeyUserRepository
 from app.repositories.lane import Lane, Usage
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
+from app.repositories.positions import PositionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.revocations import RevocationRepository
@@ -139,6 +141,8 @@ class UnitOfWork:
     api_clients: ApiClientRepository
     schema: SchemaRepository
     facts: FactRepository
+    positions: PositionRepository
+    key_users: KeyUserRepository
 
     def __init__(
         self,
@@ -215,6 +219,8 @@ class UnitOfWork:
         self.api_clients = ApiClientRepository(self._db)
         self.schema = SchemaRepository(self._db)
         self.facts = FactRepository(self._db)
+        self.positions = PositionRepository(self._db)
+        self.key_users = KeyUserRepository(self._db)
         return self
 
     async def __aexit__(

@@ -13,6 +13,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from app.observability.statements import StatementWatch
 from app.repositories.engine import POOL_WAIT_SECONDS
+from app.repositories.pooled import PooledConnection
 
 LOCK_MILLISECONDS: Final = 300
 
@@ -32,6 +33,9 @@ class Lane:
     SQLAlchemy's pool, like asyncpg's own, takes about as long to lend a connection as asyncpg takes for the statement
     (100 µs each, measured), and lets a newcomer pass those who wait. Here lending is a deque, and waiting is in turn.
     The connections still come from the engine, with its deadlines and settings.
+
+    Through a transaction pooler a statement is a transaction of four round trips (`PooledConnection.run_alone`): in
+    one, it would run as whoever used the server's session before.
     """
 
     def __init__(self, engine: AsyncEngine, size: int, watch: StatementWatch | None = None) -> None:
@@ -54,7 +58,7 @@ class Lane:
             pooled = self._take() or await self._connect()
             began = time.perf_counter()
             try:
-                row = await _driver(pooled).fetchrow(statement, *arguments)
+                row = await _fetch(_driver(pooled), statement, arguments)
                 if self._watch is not None:
                     self._watch.note(statement, time.perf_counter() - began)
             except BaseException as error:
@@ -86,9 +90,13 @@ class Lane:
 
     async def _connect(self) -> PoolProxiedConnection:
         pooled = await self._engine.raw_connection()
+        driver = _driver(pooled)
         try:
             # A row that somebody sits on must not keep a place of which all others have a share.
-            await _driver(pooled).execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
+            if isinstance(driver, PooledConnection):
+                driver.bound("lock_timeout", str(LOCK_MILLISECONDS))
+            else:
+                await driver.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         except BaseException:
             pooled.invalidate()
             pooled.close()
@@ -109,6 +117,12 @@ class Lane:
         """Give the connections back to the engine, which closes them."""
         while self._idle:
             self._idle.pop().close()
+
+
+async def _fetch(driver: Any, statement: str, arguments: tuple[object, ...]) -> Any:
+    if isinstance(driver, PooledConnection):
+        return await driver.run_alone(statement, arguments)
+    return await driver.fetchrow(statement, *arguments)
 
 
 def _driver(pooled: PoolProxiedConnection) -> Any:

@@ -8,7 +8,8 @@ from app.domain.errors import Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event
 from app.observability.logs import get_logger
 from app.repositories.database import Database
-from app.security.keys import Keyring
+from app.security.keys import Keyring, spell_key_id
+from app.services.database_paths import find_obstacle
 from app.settings import Settings
 
 log = get_logger()
@@ -25,9 +26,11 @@ class Lifecycle:
     async def started(self) -> None:
         """Write the start. A database that is away keeps nobody from starting: nothing can be changed then either."""
         await self._warn_of_power()
+        if (obstacle := await find_obstacle(self._settings)) is not None:
+            log.error("database.pooler_in_the_way", message=obstacle.message)
         detail: dict[str, JsonValue] = {
             "version": __version__,
-            "key_ids": [f"{key_id:02x}" for key_id in self._keyring.token_keys],
+            "key_ids": [spell_key_id(key_id) for key_id in self._keyring.token_keys],
             "settings": self._shown(),
         }
         await self._write(Event(Action.SERVER_STARTED, SYSTEM, NO_CLIENT, detail=detail))

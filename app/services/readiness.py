@@ -12,8 +12,8 @@ from app.domain.schema import Revision, Verdict
 from app.observability.logs import describe_failure, get_logger
 from app.repositories.database import Database
 from app.services import housekeeping
+from app.services.ended_view import EndedView
 from app.services.migrations import judge_at, read_revisions
-from app.services.revocation import Revocation
 
 log = get_logger()
 
@@ -34,11 +34,11 @@ class Readiness:
     """
 
     def __init__(
-        self, database: Database, clock: Clock, revocation: Revocation, trail: housekeeping.Housekeeping
+        self, database: Database, clock: Clock, ended_view: EndedView, trail: housekeeping.Housekeeping
     ) -> None:
         self._database = database
         self._clock = clock
-        self._revocation = revocation
+        self._ended_view = ended_view
         self._trail = trail
         self._revisions: Sequence[Revision] | None = None
         self._draining = False
@@ -145,6 +145,6 @@ class Readiness:
         return f"the trail's partitions end at {end.isoformat(timespec='seconds')}; run `rota maintain partitions`"
 
     async def _check_view(self) -> str | None:
-        if self._revocation.is_usable:
+        if self._ended_view.is_usable:
             return None
         return "the view of ended sessions is stale; each access token asks the database meanwhile"

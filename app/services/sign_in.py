@@ -9,6 +9,7 @@ from app.domain.clients import ALIKE_FAILURES, ClientContext, failure_source
 from app.domain.errors import (
     InputInvalid,
     InvalidCredentials,
+    OneTimePasswordElsewhere,
     PasswordChangeRequired,
     TooBusy,
     Unavailable,
@@ -17,7 +18,7 @@ from app.domain.errors import (
     UserNotFound,
 )
 from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome
-from app.domain.families import Grant, Lifetimes
+from app.domain.families import FIRST_PARTY_CLIENT, Grant, Lifetimes
 from app.domain.users import User, username_key
 from app.observability.logs import get_logger
 from app.observability.metrics import SIGN_INS, SignInOutcome
@@ -67,6 +68,7 @@ class SignIn:
             InvalidCredentials: also when the password was changed or the user disabled during the sign-in, and when a
                 one-time password is past its time.
             PasswordChangeRequired: the password is right, and good for setting another one only.
+            OneTimePasswordElsewhere: likewise, through a client.
             TooBusy: too many passwords wait for hashing.
         """
         try:
@@ -90,7 +92,7 @@ class SignIn:
                 # As locked: the role that was read before the password was hashed may be lost by now.
                 if locked := await db.users.lock_verified(user.id, user.password_hash):
                     if locked.must_change_password:
-                        await self._demand_another(db, locked, client)
+                        await self._demand_another(db, locked, terms, client)
                     grant = await self._open(db, locked, user.password_hash, new_hash, terms, client)
                     await db.commit()
                     SIGN_INS.add(SignInOutcome.OPENED)
@@ -155,8 +157,12 @@ class SignIn:
         log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=reason)
         raise InvalidCredentials(why=reason)
 
-    async def _demand_another(self, db: UnitOfWork, user: User, client: ClientContext) -> NoReturn:
-        """No session for a one-time password, but the token by which another one is set."""
+    async def _demand_another(self, db: UnitOfWork, user: User, terms: Terms, client: ClientContext) -> NoReturn:
+        """No session for a one-time password, but the token by which another one is set; of our own routes only."""
+        if terms.client_id != FIRST_PARTY_CLIENT:
+            await record_refusal(db, user.id, "one_time_password_elsewhere", client)
+            await db.commit()
+            raise OneTimePasswordElsewhere(why="through a client")
         token = await self._credentials.exchange(db, user, client)
         if token is None:
             await record_refusal(db, user.id, "one_time_password_expired", client)

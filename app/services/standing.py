@@ -4,18 +4,18 @@ from app.observability import metrics
 from app.observability.metrics import Lane
 from app.repositories.database import Database
 from app.security.passwords import PasswordHasher
+from app.services.ended_view import EndedView
 from app.services.feed_hub import Hub
-from app.services.revocation import Revocation
 
 
 class Standing:
     def __init__(
-        self, database: Database, hasher: PasswordHasher, hub: Hub, revocation: Revocation, *, pool_size: int
+        self, database: Database, hasher: PasswordHasher, hub: Hub, ended_view: EndedView, *, pool_size: int
     ) -> None:
         self._database = database
         self._hasher = hasher
         self._hub = hub
-        self._revocation = revocation
+        self._ended_view = ended_view
         self._pool_size = pool_size
 
     def sample(self) -> None:
@@ -29,6 +29,6 @@ class Standing:
         metrics.HASHES_RUNNING.set(self._hasher.running)
         metrics.HASHES_WAITING.set(self._hasher.waiting)
         metrics.FOLLOWERS.set(len(self._hub.followers))
-        metrics.VIEW_SIZE.set(self._revocation.size)
-        if (age := self._revocation.age) is not None:
+        metrics.VIEW_SIZE.set(self._ended_view.size)
+        if (age := self._ended_view.age) is not None:
             metrics.VIEW_AGE.set(age)
