@@ -142,7 +142,7 @@ class Readiness:
         end = max((partition.end for partition in partitions if not partition.half_detached), default=now)
         if end - now >= AHEAD_MINIMUM:
             return None
-        return f"the trail's partitions end at {end.isoformat(timespec='seconds')}; run `rota maintain partitions`"
+        return f"the trail's partitions end at {end.isoformat(timespec='seconds')}; run `rota maintain --job partitions`"
 
     async def _check_view(self) -> str | None:
         if self._ended_view.is_usable:
