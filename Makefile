@@ -19,7 +19,8 @@ run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota
 	@exec $(BIN)/rota dev
 
 test: $(VENV)/.installed ## Run all tests
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not alone"
+	@$(BIN)/pytest -m alone
 
 check: $(VENV)/.installed ## Lint, types, import contracts, the migrations' SQL
 	@$(BIN)/ruff check .
