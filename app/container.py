@@ -1,5 +1,6 @@
 """Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -193,10 +194,10 @@ class Container:
         self.hasher.close()
         await self.feed.hub.close()
         await self.readiness.close()
-        await self.probe.close()
-        await self.database.close()
-        await self.maintenance.close()
-        await self.revocation.close()
+        # At once: a database that does not answer is waited for once, not once a pool.
+        await asyncio.gather(
+            self.probe.close(), self.database.close(), self.maintenance.close(), self.revocation.close()
+        )
 
 
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
