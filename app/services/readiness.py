@@ -57,7 +57,8 @@ class Readiness:
     async def report(self) -> Report:
         """How it stands now, or stood less than a second ago; whether it drains is never old."""
         now = asyncio.get_running_loop().time()
-        if self._found_at is None or now - self._found_at >= housekeeping.CHECK_SECONDS:
+        old = self._found_at is None or now - self._found_at >= housekeeping.CHECK_SECONDS
+        if old and not self._draining:  # the answer is certain then, and must come at once
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look(), name="readiness")
             # Shielded: others wait for the same look, whoever is gone.
