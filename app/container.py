@@ -1,5 +1,6 @@
 """Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ from app.services.patient import Patient
 from app.services.patient import Services as ServicesToExamine
 from app.services.proofs import Proofs
 from app.services.publishing import Publishing
+from app.services.readiness import Readiness
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.replica import Replica
@@ -108,6 +110,8 @@ class Container:
     guard: Guard
     reconciliation: Reconciliation
     lifecycle: Lifecycle
+    probe: Database  # of few connections, for those who ask how we are
+    readiness: Readiness
     sealing: Sealing
     stats: Stats
     stats_check: StatsCheck
@@ -128,6 +132,7 @@ class Container:
         lifetimes = settings.lifetimes
         database, maintenance = _databases(settings, clock)
         ended_view = _ended_view(settings, clock, database, maintenance)
+        probe = _probe(settings, clock)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         replica = _replica(settings, database)
         trail = Trail(database, keyring, replica)
@@ -181,6 +186,8 @@ class Container:
             guard=Guard(database, sealing),
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
+            probe=probe,
+            readiness=Readiness(probe, clock, ended_view, Housekeeping(probe)),
             erasure=Erasure(maintenance),
             stats=Stats(database, admin_reads, replica, trail_days=settings.audit_retention_days),
             stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
@@ -192,10 +199,15 @@ class Container:
     async def close(self) -> None:
         self.hasher.close()
         await self.feed.hub.close()
-        await self.database.close()
-        await self.maintenance.close()
-        await self.ended_view.close()
-        await self.replica.close()
+        await self.readiness.close()
+        # At once: a database that does not answer is waited for once, not once a pool.
+        await asyncio.gather(
+            self.probe.close(),
+            self.database.close(),
+            self.maintenance.close(),
+            self.ended_view.close(),
+            self.replica.close(),
+        )
 
 
 def _databases(settings: Settings, clock: Clock) -> tuple[Database, Database]:
@@ -204,6 +216,13 @@ def _databases(settings: Settings, clock: Clock) -> tuple[Database, Database]:
     engine = make_engine(url, pool_size=size, pooled=settings.is_pooled)
     maintenance = make_engine(settings.maintenance_url, pool_size=1, role=MAINTENANCE)
     return Database(engine, clock, hot_connections=size // 2), Database(maintenance, clock, hot_connections=1)
+
+
+def _probe(settings: Settings, clock: Clock) -> Database:
+    """For looking whether all is well: it must not wait for a place behind requests."""
+    url = settings.database_url.get_secret_value()
+    engine = make_engine(url, pool_size=2, application_name="rota-probe", pooled=settings.is_pooled)
+    return Database(engine, clock, hot_connections=1)
 
 
 def _housekeeping(settings: Settings, database: Database) -> Housekeeping:

@@ -22,6 +22,7 @@ PREFIX: Final = "ROTA_"
 SECRET_BYTES_MINIMUM: Final = 32
 NOWHERE: Final = "postgresql://"  # stands where no database is named
 
+_OPERATOR_TOKEN: Final = re.compile(r"[\x21-\x7E]{32,512}", re.ASCII)
 _URL_PARAMETERS: Final = frozenset({"host", "port", "sslmode"})
 
 # Read by the test suite, not by the product; it may stand in an environment that also runs the product.
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     audit_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     audit_legal_hold: bool = False
     backup_stamp: str = ""
+    operator_token: SecretStr = SecretStr("")
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
 
@@ -85,6 +87,14 @@ class Settings(BaseSettings):
         unknown = parse_qs(urlsplit(value.get_secret_value()).query).keys() - _URL_PARAMETERS
         if unknown:
             raise ValueError(f"the URL's parameters may be {', '.join(sorted(_URL_PARAMETERS))}")
+        return value
+
+    @field_validator("operator_token")
+    @classmethod
+    def _is_hard_to_guess(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value()
+        if token and not _OPERATOR_TOKEN.fullmatch(token):
+            raise ValueError("must be 32 to 512 visible ASCII characters")
         return value
 
     @field_validator("audit_origin")
@@ -170,6 +180,7 @@ SECRET_FIELDS: Final = (
     "migration_database_url",
     "secrets",
     "audit_signing_key",
+    "operator_token",
 )
 
 

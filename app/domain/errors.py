@@ -100,6 +100,13 @@ class AccessTokenRejected(RotaError):
     message = "A valid access token is needed."
 
 
+class OperatorTokenRejected(RotaError):
+    """Missing, wrong, or none is set here: one answer for all."""
+
+    code = "operator_token_rejected"
+    message = "The operator's token is needed."
+
+
 class NotPermitted(RotaError):
     """The caller is known and may not do this."""
 

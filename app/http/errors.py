@@ -49,6 +49,7 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.InvalidCredentials: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.RefreshTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.AccessTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
+    errors.OperatorTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
     errors.NotPermitted: Answer(HTTPStatus.FORBIDDEN),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.UserNotFound: Answer(HTTPStatus.NOT_FOUND),

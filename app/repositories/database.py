@@ -22,6 +22,7 @@ from app.repositories.audit import AuditRepository
 from app.repositories.bulk_ends import BulkEndRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
+from app.repositories.facts import FactRepository
 from app.repositories.families import FamilyRepository, NoteEnded
 from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
@@ -44,7 +45,7 @@ from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
-CLOSE_SECONDS: Final = 5
+CLOSE_SECONDS: Final = 3
 
 # Trouble that passes, by SQLSTATE or its class: nothing was decided, and the same request may succeed a moment later.
 _PASSING_CLASSES: Final = (
@@ -144,6 +145,7 @@ class UnitOfWork:
     schema: SchemaRepository
     positions: PositionRepository
     key_users: KeyUserRepository
+    facts: FactRepository
 
     def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
         self._db = connection
@@ -196,6 +198,7 @@ class UnitOfWork:
         self.schema = SchemaRepository(self._db)
         self.positions = PositionRepository(self._db)
         self.key_users = KeyUserRepository(self._db)
+        self.facts = FactRepository(self._db)
         return self
 
     async def __aexit__(

@@ -47,6 +47,7 @@ class EndedView:
         self._read_at: float | None = None  # when the read began after which the view was complete
         self._time: tuple[datetime, float] | None = None
         self._trouble = False
+        self._followed = False
 
     def now(self) -> datetime | None:
         """
@@ -63,6 +64,15 @@ class EndedView:
         told, at = self._time
         return self._clock.for_database() or told + timedelta(seconds=elapsed - at)
 
+    @property
+    def is_usable(self) -> bool:
+        """
+        Whether access tokens are checked as they should be: by a view that is fresh, or by the database on purpose.
+
+        That is so in strict mode, and in a process that keeps no view at all.
+        """
+        return self._strict or not self._followed or self.now() is not None
+
     def has_ended(self, session_id: UUID) -> bool:
         """Whether a session is known to be over. Only of use right after `now` has answered."""
         return session_id in self._ended
@@ -78,6 +88,7 @@ class EndedView:
 
     async def follow(self) -> None:
         """Keep the view, until cancelled. Whatever happens to the connection, there will be another."""
+        self._followed = True
         while True:
             why: dict[str, object] = {}
             try:

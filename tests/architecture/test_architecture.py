@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app.api.client_auth import any_client, client_with
-from app.api.dependencies import Access, administering, auditing, signed_in
+from app.api.dependencies import Access, administering, auditing, operating, signed_in
 from app.domain.api_clients import ClientScope
 from app.domain.events import Action, ActorKind, Outcome
 from app.domain.families import EndReason
@@ -23,6 +23,7 @@ GUARDS: dict[object, Access] = {
     signed_in: Access.SIGNED_IN,
     auditing: Access.AUDITOR,
     administering: Access.ADMIN,
+    operating: Access.OPERATOR,
     any_client: Access.CLIENT,
     **{client_with(scope): Access.CLIENT for scope in ClientScope},
 }
