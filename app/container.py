@@ -221,11 +221,14 @@ class Container:
         self.hasher.close()
         await self.feed.hub.close()
         await self.readiness.close()
-        await self.watching.probe.close()
-        await self.database.close()
-        await self.maintenance.close()
-        await self.ended_view.close()
-        await self.replica.close()
+        # At once: a database that does not answer is waited for once, not once a pool.
+        await asyncio.gather(
+            self.watching.probe.close(),
+            self.database.close(),
+            self.maintenance.close(),
+            self.ended_view.close(),
+            self.replica.close(),
+        )
         if self.watching.traces is not None:
             await asyncio.to_thread(self.watching.traces.close)
 
@@ -245,10 +248,8 @@ def _watching(
     ended_view: EndedView,
     traces: Traces | None,
 ) -> Watching:
-    url, clock = settings.database_url.get_secret_value(), database.clock
-    engine = make_engine(url, pool_size=2, application_name="rota-probe", pooled=settings.is_pooled)
-    probe = Database(engine, clock, hot_connections=1)
-    readiness = Readiness(probe, clock, ended_view, Housekeeping(probe))
+    probe = _probe(settings, database.clock)
+    readiness = Readiness(probe, database.clock, ended_view, Housekeeping(probe))
     return Watching(
         probe=probe,
         traces=traces,
@@ -268,6 +269,13 @@ def _databases(settings: Settings, clock: Clock, traces: Traces | None) -> tuple
         Database(engine, clock, hot_connections=size // 2, watch=watch),
         Database(maintenance, clock, hot_connections=1, watch=watch),
     )
+
+
+def _probe(settings: Settings, clock: Clock) -> Database:
+    """For looking whether all is well: it must not wait for a place behind requests."""
+    url = settings.database_url.get_secret_value()
+    engine = make_engine(url, pool_size=2, application_name="rota-probe", pooled=settings.is_pooled)
+    return Database(engine, clock, hot_connections=1)
 
 
 def _housekeeping(settings: Settings, database: Database) -> Housekeeping:

@@ -33,7 +33,7 @@ from app.domain.clock import Clock
 from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
-from app.http.protocol import STOPPING
+from app.http.protocol import DRAINING, STOPPING
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
@@ -76,22 +76,26 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     """
     container = Container.build(settings or load_settings(), clock)
 
-    def stopping() -> None:
-        container.readiness.drain()
-        container.feed.hub.stop()
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
         async with (
-            running_jobs(container),
+            running_jobs(container) as end_jobs,
             following_ends(container),
             following_replica(container),
             sampling(container),
         ):
-            # The server waits for open answers before it tells us to stop; streams have no end but this one.
-            yield {STOPPING: stopping}
+
+            def drain() -> None:
+                container.readiness.drain()
+                end_jobs()
+
+            def stop() -> None:
+                drain()  # not every server gives notice
+                container.feed.hub.stop()  # it waits for open answers, and streams have no end but this one
+
+            yield {DRAINING: drain, STOPPING: stop}
         await container.lifecycle.stopped()
         await warming
         await container.close()

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
-import uvicorn
 
-from app.observability.logs import configure_logs
+from app.cli.exits import Exit
+from app.observability.logs import configure_logs, get_logger
 from app.settings import Settings, SettingsInvalid, load_settings
+
+log = get_logger()
 
 # The peer's address is what the trail records: no header may replace it. Our own log lines stand for access logs.
 SERVER: Final[dict[str, Any]] = {
@@ -23,6 +25,7 @@ SERVER: Final[dict[str, Any]] = {
     "access_log": False,
     "log_config": None,
     "timeout_graceful_shutdown": 10,
+    "timeout_keep_alive": 75,  # longer than proxies keep theirs, so that it is not we who close one under a request
 }
 
 
@@ -34,6 +37,7 @@ def serve(
     """Serve the API. Needs ROTA_DATABASE_URL (migrated: `rota db upgrade`) and ROTA_SECRETS."""
     # Imported here: other commands do without the database's libraries.
     from app.cli.schema import refuse_pooler_unnamed, refuse_unserved  # noqa: PLC0415
+    from app.cli.workers import serve_here, serve_with_workers  # noqa: PLC0415
     from app.container import Container  # noqa: PLC0415 - likewise
 
     settings = load_settings()
@@ -42,14 +46,24 @@ def serve(
     allow_many_connections()
     refuse_pooler_unnamed(settings)
     refuse_unserved(settings.direct_url)
-    with _counting_together(settings, workers):
-        uvicorn.run(
-            "app.main:create_served_app",
-            host=host or settings.host,
-            port=settings.port if port is None else port,
-            workers=workers,
-            **SERVER,
-        )
+    options = {"app": "app.main:create_served_app", **SERVER}
+    place = (host or settings.host, settings.port if port is None else port)
+    with _listening(*place) as bound, _counting_together(settings, workers):
+        code = serve_here(options, bound) if workers == 1 else serve_with_workers(options, bound, workers)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        bound = bind(host, port)
+    except OSError as refused:
+        typer.echo(f"Cannot listen on {host}:{port}: {refused.strerror}.", err=True)
+        raise typer.Exit(Exit.FAILURE) from None
+    with bound:
+        shown, number = bound.getsockname()[:2]
+        log.info("server.listening", host=shown, port=number)
+        yield bound
 
 
 @contextlib.contextmanager

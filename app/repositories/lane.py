@@ -93,7 +93,7 @@ class Lane:
         driver = _driver(pooled)
         try:
             # A row that somebody sits on must not keep a place of which all others have a share.
-            if isinstance(driver, PooledConnection):
+            if _is_pooled(driver):
                 driver.bound("lock_timeout", str(LOCK_MILLISECONDS))
             else:
                 await driver.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
@@ -120,9 +120,14 @@ class Lane:
 
 
 async def _fetch(driver: Any, statement: str, arguments: tuple[object, ...]) -> Any:
-    if isinstance(driver, PooledConnection):
+    if _is_pooled(driver):
         return await driver.run_alone(statement, arguments)
     return await driver.fetchrow(statement, *arguments)
+
+
+def _is_pooled(driver: Any) -> bool:
+    """By its type: asyncpg lets any connection pass as an instance of any of its classes."""
+    return issubclass(type(driver), PooledConnection)
 
 
 def _driver(pooled: PoolProxiedConnection) -> Any:

@@ -1,5 +1,8 @@
 """Starts and stops in the trail: with which settings and which keys a process served."""
 
+import asyncio
+from typing import Final
+
 from pydantic import SecretStr
 
 from app import __version__
@@ -14,6 +17,9 @@ from app.settings import Settings
 
 log = get_logger()
 
+START_SECONDS: Final = 5  # less than a pool's own deadlines together: it shall not keep a process from starting,
+STOP_SECONDS: Final = 2  # or from ending
+
 
 class Lifecycle:
     """Comparing the settings of one start with those of the next shows each change of configuration or keys."""
@@ -25,9 +31,19 @@ class Lifecycle:
 
     async def started(self) -> None:
         """Write the start. A database that is away keeps nobody from starting: nothing can be changed then either."""
-        await self._warn_of_power()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._warn_of_power()
+                await self._warn_of_pooler()
+                await self._write_start()
+        except TimeoutError:
+            log.warning("lifecycle.not_written", action=Action.SERVER_STARTED, why="no answer")
+
+    async def _warn_of_pooler(self) -> None:
         if (obstacle := await find_obstacle(self._settings)) is not None:
             log.error("database.pooler_in_the_way", message=obstacle.message)
+
+    async def _write_start(self) -> None:
         detail: dict[str, JsonValue] = {
             "version": __version__,
             "key_ids": [spell_key_id(key_id) for key_id in self._keyring.token_keys],
@@ -36,7 +52,11 @@ class Lifecycle:
         await self._write(Event(Action.SERVER_STARTED, SYSTEM, NO_CLIENT, detail=detail))
 
     async def stopped(self) -> None:
-        await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+        except TimeoutError:
+            log.warning("lifecycle.not_written", action=Action.SERVER_STOPPED, why="no answer")
 
     async def _warn_of_power(self) -> None:
         """The trail is append-only for the server's role; a login that can leave it makes that a matter of trust."""

@@ -57,7 +57,8 @@ class Readiness:
     async def report(self) -> Report:
         """How it stands now, or stood less than a second ago; whether it drains is never old."""
         now = asyncio.get_running_loop().time()
-        if self._found_at is None or now - self._found_at >= housekeeping.CHECK_SECONDS:
+        old = self._found_at is None or now - self._found_at >= housekeeping.CHECK_SECONDS
+        if old and not self._draining:  # the answer is certain then, and must come at once
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look(), name="readiness")
             # Shielded: others wait for the same look, whoever is gone.
@@ -142,7 +143,9 @@ class Readiness:
         end = max((partition.end for partition in partitions if not partition.half_detached), default=now)
         if end - now >= AHEAD_MINIMUM:
             return None
-        return f"the trail's partitions end at {end.isoformat(timespec='seconds')}; run `rota maintain --job partitions`"
+        return (
+            f"the trail's partitions end at {end.isoformat(timespec='seconds')}; run `rota maintain --job partitions`"
+        )
 
     async def _check_view(self) -> str | None:
         if self._ended_view.is_usable:

@@ -113,7 +113,7 @@ async def test_each_outcome_is_counted_once(asked: httpx2.AsyncClient, operated:
     def grown(metric: str, **labels: str) -> float:
         return total(after, metric, **labels) - total(before, metric, **labels)
 
-    outcomes = ("rotated", "replayed", "reused", "ended", "noise")
+    outcomes: tuple[str, ...] = ("rotated", "replayed", "reused", "ended", "noise")
     assert [grown("rota_refreshes_total", outcome=outcome) for outcome in outcomes] == [2, 1, 1, 1, 1]
     outcomes = ("opened", "wrong_password", "unknown_user")
     assert [grown("rota_sign_ins_total", outcome=outcome) for outcome in outcomes] == [1, 1, 1]
