@@ -138,7 +138,7 @@ _METHOD: Final = Label("method", "HTTP method", METHODS)
 _ROUTE: Final = Label("route", f"the route's template, or `{NO_ROUTE}`")
 _STATUS: Final = Label("status", "class of the answer's status; `abandoned`: the client left before it", STATUSES)
 _LANE: Final = Label("lane", "`hot`: single statements of refreshes and checks; `units`: units of work", tuple(Lane))
-_JOB: Final = Label("job", "name in the table of jobs")
+_JOB: Final = Label("job_name", "name in the table of jobs; `job` is Prometheus's own")
 _CHECK: Final = Label("check", "a check of `/readyz`", tuple(Check))
 
 

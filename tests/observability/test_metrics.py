@@ -47,7 +47,7 @@ def check_closed(samples: Samples, routes: set[str]) -> None:
     """Each name is declared, each label too, and each value is of its list or one that code names."""
     named = {
         "route": routes | {NO_ROUTE, "/openapi.json", "/docs", "/docs/oauth2-redirect"},
-        "job": {job.name for job in JOBS},
+        "job_name": {job.name for job in JOBS},
         "version": {__version__},
     }
     for name, pairs in samples:
@@ -177,7 +177,7 @@ async def test_two_workers_count_together(serve: Serve, tmp_path: Path, operated
             refreshed = await http.post("/refresh", json={"refresh_token": pair["refresh_token"]})
             secrets.update((pair["refresh_token"], pair["access_token"], refreshed.json()["refresh_token"]))
             sessions = await http.get("/sessions", headers={"Authorization": f"Bearer {pair['access_token']}"})
-            secrets.update(session["id"] for session in sessions.json()["sessions"])
+            secrets.update(session["id"] for session in sessions.json()["items"])
             await http.get(f"/sessions/{sessions.json()['sessions'][0]['id']}?probe={number}")
 
     async with httpx2.AsyncClient(base_url=served.url, timeout=60) as http:
