@@ -319,7 +319,7 @@ def _replica(settings: Settings, database: Database) -> Replica:
     """For what administrators and auditors read. Its URL leads to a standby itself, not to a pooler."""
     url, size = settings.replica_url.get_secret_value(), max(2, settings.database_pool_size // 4)
     engine = make_engine(url, pool_size=size, application_name="rota-replica") if url else None
-    there = Database(engine, database.clock, hot_connections=1) if engine else None
+    there = Database(engine, database.clock, hot_connections=1, watch=database.watch) if engine else None
     return Replica(database, there, bound=timedelta(seconds=settings.replica_lag_seconds))
 
 

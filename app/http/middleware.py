@@ -40,11 +40,13 @@ class RequestContext:
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=shown)  # of this request's task only
         watched = WatchedRequest(scope, self._slow_seconds)
-        if self._traces is None:
-            await self._answer(scope, receive, send, shown, watched)
-        else:
-            await self._answer_traced(self._traces, scope, receive, send, shown, watched)
-        watched.end()
+        try:
+            if self._traces is None:
+                await self._answer(scope, receive, send, shown, watched)
+            else:
+                await self._answer_traced(self._traces, scope, receive, send, shown, watched)
+        finally:
+            watched.end()  # also when the server ends it
 
     async def _answer_traced(
         self, traces: Traces, scope: Scope, receive: Receive, send: Send, shown: str, watched: WatchedRequest

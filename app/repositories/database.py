@@ -59,7 +59,7 @@ class Database:
         self, engine: AsyncEngine, clock: Clock, *, hot_connections: int, watch: StatementWatch | None = None
     ) -> None:
         self._engine = engine
-        self._watch = watch
+        self.watch = watch
         self._lane = Lane(engine, hot_connections, watch)
         if watch is not None:
             watch_statements(engine, watch)
@@ -81,7 +81,7 @@ class Database:
 
         Leaving without a commit rolls back. Operational errors leave as `Unavailable`.
         """
-        return UnitOfWork(self._engine.connect(), self.clock, self._end_listeners, self.units, self._watch)
+        return UnitOfWork(self._engine.connect(), self.clock, self._end_listeners, self.units, self.watch)
 
     @property
     def hot(self) -> Usage:
