@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,44 +86,38 @@ class Load:
         await asyncio.gather(*(self._act(number) for number in range(ACTORS)))
 
     async def _act(self, number: int) -> None:
-        """One person after the other, none of whom another actor knows; now and then the administrator, and a service."""
-        dice = random.Random(number)
-        names = itertools.cycle(self.usernames[number::ACTORS])
-        mine: list[Kept] = []
+        """People whom no other actor knows; now and then the administrator, or a service that asks."""
+        actor = _Actor(self, random.Random(number), itertools.cycle(self.usernames[number::ACTORS]))
         while not self.stopping:
-            for act in self._acts(dice, names, mine):
-                if self.stopping:
-                    break
-                # Evenly, with some chance: not in step with the others.
-                await asyncio.gather(act(), asyncio.sleep(ACTORS / RATE * dice.uniform(0.7, 1.3)))
+            # Evenly, with some chance: not in step with the others.
+            await asyncio.gather(actor.act(), asyncio.sleep(ACTORS / RATE * actor.dice.uniform(0.7, 1.3)))
 
-    def _acts(self, dice: random.Random, names: Any, mine: list[Kept]) -> list[Callable[[], Awaitable[Any]]]:
-        async def come() -> None:
-            if (kept := await self.sign_in(next(names))) is not None:
-                mine.append(kept)
 
-        async def go() -> None:
-            if len(mine) > 2:
-                await self.leave(mine.pop(dice.randrange(len(mine))))
+ACTS = ["come", "go", "administer", *["stay"] * 6, *["be asked for"] * 7, *["be introspected"] * 3]
+PAGES = ["/admin/sessions", "/admin/users", "/admin/events", "/admin/stats"]
 
-        async def stay() -> None:
-            if mine:
-                await self.refresh(dice.choice(mine))
 
-        async def be_asked_for() -> None:
-            if mine:
-                await self.ask("GET /authz", token=dice.choice(mine).access_token)
+@dataclass
+class _Actor:
+    load: Load
+    dice: random.Random
+    names: Iterator[str]
+    mine: list[Kept] = field(default_factory=list)
 
-        async def be_introspected() -> None:
-            if mine:
+    async def act(self) -> None:
+        load, dice, mine = self.load, self.dice, self.mine
+        match dice.choice(ACTS) if mine else "come":
+            case "come":
+                if (kept := await load.sign_in(next(self.names))) is not None:
+                    mine.append(kept)
+            case "go" if len(mine) > 2:
+                await load.leave(mine.pop(dice.randrange(len(mine))))
+            case "administer":
+                await load.ask(f"GET {dice.choice(PAGES)}", token=load.admin)
+            case "be asked for":
+                await load.ask("GET /authz", token=dice.choice(mine).access_token)
+            case "be introspected":
                 data = {"token": dice.choice(mine).access_token}
-                await self.ask("POST /oauth2/introspect", data=data, auth=self.client)
-
-        async def administer() -> None:
-            path = dice.choice(["/admin/sessions", "/admin/users", "/admin/events", "/admin/stats"])
-            await self.ask(f"GET {path}", token=self.admin)
-
-        often: list[Callable[[], Awaitable[Any]]] = [stay] * 6 + [be_asked_for] * 7 + [be_introspected] * 3
-        acts = [come, go, administer, *often]
-        dice.shuffle(acts)
-        return acts
+                await load.ask("POST /oauth2/introspect", data=data, auth=load.client)
+            case _:
+                await load.refresh(dice.choice(mine))

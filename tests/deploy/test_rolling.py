@@ -33,7 +33,7 @@ SETTINGS = {"ROTA_MAX_SESSIONS_PER_USER": "1000"}
 GAPS = """
 SELECT f.id FROM families AS f LEFT JOIN audit_events AS e ON e.family_id = f.id
  GROUP BY f.user_id, f.id
-HAVING count(e.family_seq) <> f.event_seq OR count(DISTINCT e.family_seq) <> f.event_seq OR max(e.family_seq) <> f.event_seq
+HAVING array_agg(e.family_seq ORDER BY e.family_seq) <> ARRAY(SELECT generate_series(1, f.event_seq))
 """
 REFUSALS = "SELECT action, reason FROM audit_events WHERE outcome <> 'success'"
 ALIVE = "SELECT count(*) FROM families WHERE id = ANY($1::uuid[]) AND ended_at IS NULL"

@@ -79,8 +79,8 @@ async def test_the_order(
     served = await serve(own.app, "--workers", workers)
     idle = [await connect(served.port) for _ in range(4)]
     for line in idle:
-        _, head, _ = await line.ask(get("/livez"))
-        assert "connection: close" not in head
+        _, head_of_answer, _ = await line.ask(get("/livez"))
+        assert "connection: close" not in head_of_answer
     running = [await connect(served.port) for _ in range(4)]
     head, body = form("/token", username=username, password=PASSWORD)
     for line in running:
