@@ -18,11 +18,15 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.http.protocol import DRAINING, STOPPING, BoundedHttpProtocol
+from app.observability.logs import get_logger
+
+log = get_logger()
 
 # Together with what the application's own end may take, less than the 20 seconds that we promise.
 NOTICE_SECONDS: Final = 1.0  # of serving as before while not ready any more
 LINGER_SECONDS: Final = 1.0  # of idle connections after that; proxies that keep them shorter never see one closed
 REQUEST_SECONDS: Final = 10.0  # for running requests, from the end of the notice
+LEAVE_SECONDS: Final = 1.0  # for what is left to hang up
 WHOLE_SECONDS: Final = 19  # after which the kernel ends the process, whatever it hangs on
 LOOK_SECONDS: Final = 0.05
 
@@ -68,6 +72,17 @@ class DrainingServer(uvicorn.Server):
         for sig in (*STOP_SIGNALS, HURRY):
             signal.signal(sig, self.handle_exit)
         yield
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            _, left = await asyncio.wait(others, timeout=LEAVE_SECONDS)
+            if left:  # they wait for a database that does not answer, and whoever runs the loop would wait for them
+                log.warning("server.tasks_left", tasks=[task.get_name() for task in left])
+                os._exit(0)
 
     async def main_loop(self) -> None:
         await super().main_loop()
