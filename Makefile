@@ -42,8 +42,9 @@ bench-audit: $(VENV)/.installed ## Measure sealing, verification and queries (OP
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
 
-docs: $(VENV)/.installed ## Write what is made from code: the pages of events and checks, the migrations' SQL
+docs: $(VENV)/.installed ## Write what is made from code: the pages of events, metrics and checks, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events
+	@$(BIN)/python -m docs.generate_metrics
 	@$(BIN)/python -m docs.generate_sql
 	@$(BIN)/python -m docs.generate_doctor
 

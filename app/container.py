@@ -10,9 +10,13 @@ from typing import Final, Self
 
 from uuid_utils.compat import uuid7
 
+from app import __version__
 from app.domain.checkpoints import Malformed
 from app.domain.clock import Clock
 from app.domain.jobs import Duty
+from app.observability.metrics import HASH_WAIT_SECONDS
+from app.observability.statements import StatementWatch
+from app.observability.traces import Traces, TracesMissing, make_traces
 from app.repositories.database import Database
 from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, OWNER, make_engine
@@ -33,6 +37,7 @@ from app.services.doctor import Doctor
 from app.services.ended_view import EndedView
 from app.services.erasure import Erasure
 from app.services.exports import Exports
+from app.services.facts import Facts
 from app.services.feed import Feed
 from app.services.feed_batches import FeedWriter
 from app.services.feed_hub import Hub
@@ -62,6 +67,7 @@ from app.services.session_stories import SessionStories
 from app.services.sessions import Sessions
 from app.services.sign_in import SignIn
 from app.services.sinks import DirectorySink
+from app.services.standing import Standing
 from app.services.stats import Stats
 from app.services.stats_check import StatsCheck
 from app.services.tokens import TokenPairs
@@ -71,6 +77,17 @@ from app.services.users import Users
 from app.settings import Examined, Settings, SettingsInvalid
 
 INSPECTION_SECONDS: Final = 4.0  # for a statement of the doctor's
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What tells others how this process is."""
+
+    probe: Database  # of few connections of its own
+    traces: Traces | None  # `None` where nobody is to get any
+    readiness: Readiness
+    facts: Facts
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +127,7 @@ class Container:
     guard: Guard
     reconciliation: Reconciliation
     lifecycle: Lifecycle
-    probe: Database  # of few connections, for those who ask how we are
-    readiness: Readiness
+    watching: Watching
     sealing: Sealing
     stats: Stats
     stats_check: StatsCheck
@@ -130,14 +146,16 @@ class Container:
         keyring = _keyring(settings)
         clock = clock or Clock()
         lifetimes = settings.lifetimes
-        database, maintenance = _databases(settings, clock)
+        traces = _traces(settings)
+        database, maintenance = _databases(settings, clock, traces)
         ended_view = _ended_view(settings, clock, database, maintenance)
-        probe = _probe(settings, clock)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         replica = _replica(settings, database)
         trail = Trail(database, keyring, replica)
-        hasher = PasswordHasher()
         signing_keys = SigningKeys(settings.secret_list)
+        hasher = PasswordHasher(on_wait=HASH_WAIT_SECONDS.observe)
+        feed = _feed(settings, database, keyring, signing_keys, ended_view)
+        watching = _watching(settings, database, hasher, feed.hub, ended_view, traces)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
@@ -164,7 +182,8 @@ class Container:
             client_authentication=client_authentication,
             api_clients=ApiClients(database, keyring, client_authentication),
             ended_view=ended_view,
-            feed=_feed(settings, database, keyring, signing_keys, ended_view),
+            feed=feed,
+            watching=watching,
             authentication=authentication,
             sign_in=sign_in,
             refresh=refresh,
@@ -186,8 +205,6 @@ class Container:
             guard=Guard(database, sealing),
             reconciliation=Reconciliation(database, trail),
             lifecycle=Lifecycle(database, settings, keyring),
-            probe=probe,
-            readiness=Readiness(probe, clock, ended_view, Housekeeping(probe)),
             erasure=Erasure(maintenance),
             stats=Stats(database, admin_reads, replica, trail_days=settings.audit_retention_days),
             stats_check=StatsCheck(database, trail_days=settings.audit_retention_days),
@@ -196,26 +213,62 @@ class Container:
             publishing=_publishing(settings, database),
         )
 
+    @property
+    def readiness(self) -> Readiness:
+        return self.watching.readiness
+
     async def close(self) -> None:
         self.hasher.close()
         await self.feed.hub.close()
         await self.readiness.close()
         # At once: a database that does not answer is waited for once, not once a pool.
         await asyncio.gather(
-            self.probe.close(),
+            self.watching.probe.close(),
             self.database.close(),
             self.maintenance.close(),
             self.ended_view.close(),
             self.replica.close(),
         )
+        if self.watching.traces is not None:
+            await asyncio.to_thread(self.watching.traces.close)
 
 
-def _databases(settings: Settings, clock: Clock) -> tuple[Database, Database]:
+def _traces(settings: Settings) -> Traces | None:
+    try:
+        return make_traces(settings.traces_endpoint, __version__)
+    except TracesMissing:
+        raise SettingsInvalid("traces are asked for, and not installed: pip install 'rota[traces]'") from None
+
+
+def _watching(
+    settings: Settings,
+    database: Database,
+    hasher: PasswordHasher,
+    hub: Hub,
+    ended_view: EndedView,
+    traces: Traces | None,
+) -> Watching:
+    probe = _probe(settings, database.clock)
+    readiness = Readiness(probe, database.clock, ended_view, Housekeeping(probe))
+    return Watching(
+        probe=probe,
+        traces=traces,
+        readiness=readiness,
+        facts=Facts(probe, readiness, JobRuns(probe, settings, AdminReads(probe))),
+        standing=Standing(database, hasher, hub, ended_view, pool_size=settings.database_pool_size),
+    )
+
+
+def _databases(settings: Settings, clock: Clock, traces: Traces | None) -> tuple[Database, Database]:
     """The server's, and the one that acts as the maintenance role."""
+    watch = StatementWatch(slow_seconds=settings.slow_statement_milliseconds / 1000, traces=traces)
     url, size = settings.database_url.get_secret_value(), settings.database_pool_size
     engine = make_engine(url, pool_size=size, pooled=settings.is_pooled)
     maintenance = make_engine(settings.maintenance_url, pool_size=1, role=MAINTENANCE)
-    return Database(engine, clock, hot_connections=size // 2), Database(maintenance, clock, hot_connections=1)
+    return (
+        Database(engine, clock, hot_connections=size // 2, watch=watch),
+        Database(maintenance, clock, hot_connections=1, watch=watch),
+    )
 
 
 def _probe(settings: Settings, clock: Clock) -> Database:

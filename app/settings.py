@@ -69,8 +69,12 @@ class Settings(BaseSettings):
     audit_sink: str = ""
     audit_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     audit_legal_hold: bool = False
-    backup_stamp: str = ""
+    slow_request_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = 1000
+    slow_statement_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = 500
+    metrics_directory: str = ""
+    traces_endpoint: Annotated[str, Field(max_length=500)] = ""
     operator_token: SecretStr = SecretStr("")
+    backup_stamp: str = ""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
 
@@ -95,6 +99,14 @@ class Settings(BaseSettings):
         token = value.get_secret_value()
         if token and not _OPERATOR_TOKEN.fullmatch(token):
             raise ValueError("must be 32 to 512 visible ASCII characters")
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc):
+            raise ValueError("must be an http:// or https:// URL, and hold no password")
         return value
 
     @field_validator("audit_origin")

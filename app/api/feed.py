@@ -13,6 +13,7 @@ from app.domain.session_ends import ReasonClass
 from app.domain.snapshots import CURSOR_CHARACTERS
 from app.http.deadline import allow_longer
 from app.http.event_stream import EventStream
+from app.http.watching import WAITING
 from app.services.feed import FeedPage
 
 WAIT_SECONDS: Final = 30
@@ -79,6 +80,7 @@ async def poll(request: Request, client: Following, query: Annotated[PollQuery, 
     something, or after so many seconds.
     """
     if query.wait:
+        setattr(request.state, WAITING, True)
         allow_longer(request, query.wait)
         page = await services(request).feed.wait(
             query.after,

@@ -69,6 +69,7 @@ class AuditRepository:
 
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
+        self._added: list[tuple[Action, str | None]] = []
 
     async def add(self, *events: Event, at: datetime) -> None:
         """
@@ -81,6 +82,12 @@ class AuditRepository:
             check(event)
         if events:
             await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
+            self._added += [(event.action, event.reason) for event in events]
+
+    def take_added(self) -> list[tuple[Action, str | None]]:
+        """Actions and reasons of what was added since this was last asked."""
+        added, self._added = self._added, []
+        return added
 
     async def find_rotation(self, user_id: UUID, family_id: UUID, *, generation: int, since: datetime) -> UUID | None:
         """

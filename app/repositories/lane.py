@@ -1,17 +1,29 @@
 """Connections kept at hand for the hot statements."""
 
 import asyncio
+import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 
+from app.observability.statements import StatementWatch
 from app.repositories.engine import POOL_WAIT_SECONDS
 from app.repositories.pooled import PooledConnection
 
 LOCK_MILLISECONDS: Final = 300
+
+
+@dataclass(slots=True)
+class Usage:
+    """How many work with a connection, and how many wait for one."""
+
+    busy: int = 0
+    waiting: int = 0
 
 
 class Lane:
@@ -26,8 +38,10 @@ class Lane:
     one, it would run as whoever used the server's session before.
     """
 
-    def __init__(self, engine: AsyncEngine, size: int) -> None:
+    def __init__(self, engine: AsyncEngine, size: int, watch: StatementWatch | None = None) -> None:
         self._engine = engine
+        self._watch = watch
+        self.usage = Usage()
         self._places: Final = asyncio.Semaphore(size)
         self._idle: deque[PoolProxiedConnection] = deque()
 
@@ -37,13 +51,19 @@ class Lane:
 
         A connection that did not come to the end of its statement is closed, not kept: what it was doing is unknown.
         """
-        async with asyncio.timeout(POOL_WAIT_SECONDS):
-            await self._places.acquire()
+        await self._take_place()
+        usage = self.usage
+        usage.busy += 1
         try:
             pooled = self._take() or await self._connect()
+            began = time.perf_counter()
             try:
                 row = await _fetch(_driver(pooled), statement, arguments)
+                if self._watch is not None:
+                    self._watch.note(statement, time.perf_counter() - began)
             except BaseException as error:
+                if self._watch is not None:
+                    self._watch.note(statement, time.perf_counter() - began, type(error).__name__)
                 # An answer of the server leaves the connection as good as it was.
                 if not isinstance(error, asyncpg.PostgresError):
                     pooled.invalidate()
@@ -52,14 +72,28 @@ class Lane:
             self._idle.append(pooled)
             return row
         finally:
+            usage.busy -= 1
             self._places.release()
+
+    async def _take_place(self) -> None:
+        if not self._places.locked():  # then this does not wait, and needs no timer
+            await self._places.acquire()
+            return
+        self.usage.waiting += 1
+        try:
+            async with asyncio.timeout(POOL_WAIT_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise PoolTimeoutError from None
+        finally:
+            self.usage.waiting -= 1
 
     async def _connect(self) -> PoolProxiedConnection:
         pooled = await self._engine.raw_connection()
         driver = _driver(pooled)
         try:
             # A row that somebody sits on must not keep a place of which all others have a share.
-            if isinstance(driver, PooledConnection):
+            if _is_pooled(driver):
                 driver.bound("lock_timeout", str(LOCK_MILLISECONDS))
             else:
                 await driver.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
@@ -86,9 +120,14 @@ class Lane:
 
 
 async def _fetch(driver: Any, statement: str, arguments: tuple[object, ...]) -> Any:
-    if isinstance(driver, PooledConnection):
+    if _is_pooled(driver):
         return await driver.run_alone(statement, arguments)
     return await driver.fetchrow(statement, *arguments)
+
+
+def _is_pooled(driver: Any) -> bool:
+    """By its type: asyncpg lets any connection pass as an instance of any of its classes."""
+    return issubclass(type(driver), PooledConnection)
 
 
 def _driver(pooled: PoolProxiedConnection) -> Any:

@@ -15,6 +15,7 @@ from app.domain.events import EVENT_VERSION, Action, ActorKind, Outcome
 from app.domain.families import Grant
 from app.domain.refresh_token import RefreshToken
 from app.domain.users import Role
+from app.observability.metrics import EVENTS_WRITTEN
 from app.repositories.database import Database
 
 # READ COMMITTED re-checks the WHERE on the row version that won, so of two simultaneous uses one finds zero rows.
@@ -116,6 +117,7 @@ class RotationRepository:
         )
         if row is None:
             return None
+        EVENTS_WRITTEN.add(Action.SESSION_REFRESHED)
         return Grant(
             now=row["rotated_at"],
             user_id=token.user_id,

@@ -73,6 +73,16 @@ class EndedView:
         """
         return self._strict or not self._followed or self.now() is not None
 
+    @property
+    def age(self) -> float | None:
+        """Seconds since the view was read; `None`: it is not there yet, or is not asked."""
+        return None if self._strict or self._read_at is None else self._clock.elapsed() - self._read_at
+
+    @property
+    def size(self) -> int:
+        """How many ended sessions it knows."""
+        return len(self._ended)
+
     def has_ended(self, session_id: UUID) -> bool:
         """Whether a session is known to be over. Only of use right after `now` has answered."""
         return session_id in self._ended
