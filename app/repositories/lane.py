@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 
 from app.repositories.engine import POOL_WAIT_SECONDS
-from app.repositories.pooled import PooledConnection
+from app.repositories.pooled import as_pooled
 
 LOCK_MILLISECONDS: Final = 300
 
@@ -59,8 +59,8 @@ class Lane:
         driver = _driver(pooled)
         try:
             # A row that somebody sits on must not keep a place of which all others have a share.
-            if isinstance(driver, PooledConnection):
-                driver.bound("lock_timeout", str(LOCK_MILLISECONDS))
+            if (pooling := as_pooled(driver)) is not None:
+                pooling.bound("lock_timeout", str(LOCK_MILLISECONDS))
             else:
                 await driver.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         except BaseException:
@@ -86,8 +86,8 @@ class Lane:
 
 
 async def _fetch(driver: Any, statement: str, arguments: tuple[object, ...]) -> Any:
-    if isinstance(driver, PooledConnection):
-        return await driver.run_alone(statement, arguments)
+    if (pooling := as_pooled(driver)) is not None:
+        return await pooling.run_alone(statement, arguments)
     return await driver.fetchrow(statement, *arguments)
 
 
