@@ -201,10 +201,7 @@ async def test_paused_it_answers_for_five_seconds(desk: Desk) -> None:
 
 async def test_cut_off_from_its_primary_it_is_not_taken_for_near(desk: Desk) -> None:
     """It has replayed all that it ever received; that the primary has gone on since is noticed."""
-    await desk.sql.execute(
-        "ALTER SYSTEM SET max_wal_senders = 0"
-    )  # only for what follows a restart; the sender is ended
-    conninfo = await desk.two.on_standby("SHOW primary_conninfo")
+    conninfo = str(await desk.two.on_standby("SHOW primary_conninfo")).replace("'", "''")
     standby = await asyncpg.connect(desk.two.standby)
     await standby.execute("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
     await standby.execute("SELECT pg_reload_conf()")
@@ -220,7 +217,6 @@ async def test_cut_off_from_its_primary_it_is_not_taken_for_near(desk: Desk) -> 
         assert await desk.lag() is None
         assert await desk.is_there("unseen")
     finally:
-        await desk.sql.execute("ALTER SYSTEM RESET max_wal_senders")
         await standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'")
         await standby.execute("SELECT pg_reload_conf()")
         await standby.close()
