@@ -8,7 +8,7 @@ run as whoever used that session before us.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
@@ -77,6 +77,11 @@ class PooledConnection(asyncpg.Connection):
     def _require_transaction(self) -> None:
         if not self.is_in_transaction():
             raise OutsideTransaction
+
+
+def as_pooled(driver: object) -> PooledConnection | None:
+    """The connection if it is one of these. `isinstance` holds for all of asyncpg's, by its own metaclass."""
+    return cast("PooledConnection", driver) if type(driver) is PooledConnection else None
 
 
 def unnamed() -> str:
