@@ -274,8 +274,8 @@ async def test_administrators(own: OwnDatabase, own_sql: asyncpg.Connection, exa
 async def test_hot_updates(own_sql: asyncpg.Connection, examine: Examine) -> None:
     """With an index on what a refresh writes they are not; without it they are."""
     await own_sql.execute(
-        "INSERT INTO families (user_id, id, seed, generation, event_seq, client_id, scope, role, authenticated_at, amr, "
-        "created_at, rotated_at, idle_expires_at, expires_at) SELECT gen_random_uuid(), gen_random_uuid(), "
+        "INSERT INTO families (user_id, id, seed, generation, event_seq, client_id, scope, role, authenticated_at, "
+        "amr, created_at, rotated_at, idle_expires_at, expires_at) SELECT gen_random_uuid(), gen_random_uuid(), "
         "sha256('x'), 0, 1, 'first-party', '', 'user', now(), 'pwd', now(), now(), now(), now()"
     )
 

@@ -1,4 +1,4 @@
-"""`rota doctor`, `rota config show` and `rota keys list` as processes, and what becomes of them when things are away."""
+"""`rota doctor`, `rota config show` and `rota keys list` as processes, and what becomes of them when things fail."""
 
 import asyncio
 import json
@@ -114,7 +114,7 @@ async def test_an_empty_database(server_url: str, environment: dict[str, str], e
 async def test_no_check_hides_another(
     own: OwnDatabase, environment: dict[str, str], examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that hangs, one that breaks, one that is refused, one that the database breaks off: each is told for itself."""
+    """One that hangs, one that breaks, one that is refused, one that is broken off: each is told for itself."""
 
     async def hangs(_: Any) -> Finding:
         await asyncio.sleep(3600)
@@ -187,7 +187,7 @@ async def test_config_show_of_a_wrong_environment(environment: dict[str, str]) -
 
 
 async def test_keys_list_without_a_database(environment: dict[str, str]) -> None:
-    """The host's time, and it says so; which mints, which verifies; never a byte of a secret; missing is exit code 5."""
+    """The host's time, and it says so; which mints, which verifies; never a byte of a secret; exit code 5 if missing."""
     alone = {"ROTA_SECRETS": f"{STRONG},{OTHER}"}
     ids = [spell_key_id(key_id(secret.encode())) for secret in (STRONG, OTHER)]
     code, out, _ = await rota(alone, "keys", "list", "--json")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import click
 import pytest
 import typer.main
 
@@ -53,11 +52,11 @@ def test_what_a_fix_names_exists(check: str, text: str) -> None:
 def _resolve(words: list[str]) -> str | None:
     """What there is not of a command line; `None`: it is all there."""
     command: Any = typer.main.get_command(cli)
-    while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
         command = command.commands.get(words.pop(0))
         if command is None:
             return "no such command"
-    if isinstance(command, click.Group):
+    if hasattr(command, "commands"):
         return "a group, not a command"
     options = {name for parameter in command.params for name in parameter.opts}
     arguments = sum(parameter.param_type_name == "argument" for parameter in command.params)
