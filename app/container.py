@@ -144,11 +144,9 @@ class Container:
             SettingsInvalid: no secret is set, or two secrets have the same key id.
         """
         keyring = _keyring(settings)
-        clock = clock or Clock()
-        lifetimes = settings.lifetimes
         traces = _traces(settings)
-        database, maintenance = _databases(settings, clock, traces)
-        ended_view = _ended_view(settings, clock, database, maintenance)
+        database, maintenance = _databases(settings, clock or Clock(), traces)
+        ended_view = _ended_view(settings, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         replica = _replica(settings, database)
         trail = Trail(database, keyring, replica)
@@ -158,21 +156,18 @@ class Container:
         watching = _watching(settings, database, hasher, feed.hub, ended_view, traces)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
-        rotations = RotationRepository(database)
         session_search = SessionSearch(database, keyring, replica)
         credentials = Credentials(database, hasher, keyring)
         admin_reads = AdminReads(database)
-        client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
-        authentication = Authentication(access_tokens, rotations, clock, ended_view)
-        sign_in = SignIn(
-            database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
-        )
-        refresh = Refresh(database, rotations, pairs, lifetimes)
+        client_authentication = ClientAuthentication(database, keyring, access_tokens, database.clock)
+        authentication = Authentication(access_tokens, RotationRepository(database), database.clock, ended_view)
+        sign_in = _sign_in(settings, database, hasher, keyring, pairs, credentials)
+        refresh = Refresh(database, RotationRepository(database), pairs, settings.lifetimes)
         sessions = Sessions(database, pairs)
         oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
             settings=settings,
-            clock=clock,
+            clock=database.clock,
             database=database,
             maintenance=maintenance,
             hasher=hasher,
@@ -282,6 +277,18 @@ def _housekeeping(settings: Settings, database: Database) -> Housekeeping:
     return Housekeeping(database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold)
 
 
+def _sign_in(
+    settings: Settings,
+    database: Database,
+    hasher: PasswordHasher,
+    keyring: Keyring,
+    pairs: TokenPairs,
+    credentials: Credentials,
+) -> SignIn:
+    limit = settings.max_sessions_per_user
+    return SignIn(database, hasher, keyring, pairs, settings.lifetimes, credentials, max_sessions=limit)
+
+
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
     return AccessTokens(
         signing_keys,
@@ -301,12 +308,12 @@ def _keyring(settings: Settings) -> Keyring:
         raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
 
 
-def _ended_view(settings: Settings, clock: Clock, *databases: Database) -> EndedView:
+def _ended_view(settings: Settings, *databases: Database) -> EndedView:
     """The view of ended sessions, which is told at once what any of this process's databases ends."""
     engine = make_engine(settings.direct_url, pool_size=1, application_name="rota-ends")
     ended_view = EndedView(
-        Doorbell(engine, clock),
-        clock,
+        Doorbell(engine, databases[0].clock),
+        databases[0].clock,
         staleness=timedelta(seconds=settings.revocation_staleness_seconds),
         strict=settings.revocation_mode == "strict",
     )
