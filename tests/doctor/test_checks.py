@@ -179,16 +179,10 @@ async def test_a_transaction_pooler(own: OwnDatabase, examine: Examine, pooled: 
     async with pooled(own.owner, "transaction") as url:
         migrating = await examine("database.pooler", more={"ROTA_MIGRATION_DATABASE_URL": url})
         assert migrating.finding.verdict is FAILURE
+        listening = (await examine("database.listen", more={"ROTA_DATABASE_URL": url})).finding
+        assert (listening.verdict, "did not arrive" in listening.why) == (FAILURE, True), listening
     for check in ("database.pooler", "database.listen"):
         assert (await examine(check)).finding.verdict is OK
-
-
-async def test_notifications_that_do_not_arrive(
-    own_sql: asyncpg.Connection, examine: Examine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if something between swallowed them."""
-    monkeypatch.setattr("app.services.checks_database.HEAR_SECONDS", 0.0)
-    assert (await examine("database.listen")).finding.verdict is FAILURE
 
 
 async def test_an_old_transaction(

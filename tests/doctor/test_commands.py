@@ -187,7 +187,7 @@ async def test_config_show_of_a_wrong_environment(environment: dict[str, str]) -
 
 
 async def test_keys_list_without_a_database(environment: dict[str, str]) -> None:
-    """The host's time, and it says so; which mints, which verifies; never a byte of a secret; exit code 5 if missing."""
+    """The host's time, and it says so; which mints and which verifies; no byte of a secret; exit code 5 if missing."""
     alone = {"ROTA_SECRETS": f"{STRONG},{OTHER}"}
     ids = [spell_key_id(key_id(secret.encode())) for secret in (STRONG, OTHER)]
     code, out, _ = await rota(alone, "keys", "list", "--json")
