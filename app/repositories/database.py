@@ -43,7 +43,7 @@ from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
-CLOSE_SECONDS: Final = 5
+CLOSE_SECONDS: Final = 3
 
 # Trouble that passes, by SQLSTATE or its class: nothing was decided, and the same request may succeed a moment later.
 _PASSING_CLASSES: Final = (

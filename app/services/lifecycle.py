@@ -1,5 +1,8 @@
 """Starts and stops in the trail: with which settings and which keys a process served."""
 
+import asyncio
+from typing import Final
+
 from pydantic import SecretStr
 
 from app import __version__
@@ -13,6 +16,8 @@ from app.services.database_paths import find_obstacle
 from app.settings import Settings
 
 log = get_logger()
+
+STOP_SECONDS: Final = 2
 
 
 class Lifecycle:
@@ -36,7 +41,12 @@ class Lifecycle:
         await self._write(Event(Action.SERVER_STARTED, SYSTEM, NO_CLIENT, detail=detail))
 
     async def stopped(self) -> None:
-        await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+        """Write the stop, if the database takes it soon: whoever stops us does not wait for ever."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+        except TimeoutError:
+            log.warning("lifecycle.not_written", action=Action.SERVER_STOPPED, why="no answer")
 
     async def _warn_of_power(self) -> None:
         """The trail is append-only for the server's role; a login that can leave it makes that a matter of trust."""

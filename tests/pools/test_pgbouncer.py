@@ -23,7 +23,9 @@ from app.jobs.schedule import JOBS
 from app.main import create_app
 from app.repositories.pooled import OutsideTransaction
 from app.services.database_paths import DirectUrlPooled, PoolerUnnamed, find_obstacle
+from app.services.revocation_work import Step
 from benchmarks import rig
+from tests.admin.ending_people import work_off
 from tests.conftest import PASSWORD, SECRET, MovableClock, OwnDatabase, Person, client_at, make_settings
 from tests.pools.conftest import Pooled, needs_pgbouncer
 
@@ -203,12 +205,16 @@ async def test_administration(behind: Behind) -> None:
     for path in (*paths, f"sessions/{sessions[0].session_id}", f"sessions/{sessions[0].session_id}/explain"):
         answer = await http.get(f"/admin/{path}")
         assert answer.status_code == 200, answer.text
-    asked: dict[str, Any] = {"filter": {"username_prefix": "member"}, "reason": "a test"}
-    seen = await http.post("/admin/sessions/revoke", json={**asked, "dry_run": True})
-    if seen.status_code == 404:
-        seen = await http.post("/admin/revocations", json={**asked, "dry_run": True})
-    assert seen.status_code == 200, seen.text
-    assert seen.json()["count"] == 6
+    asked: dict[str, Any] = {"filter": {"username_prefix": "member"}}
+    seen = await http.post("/admin/sessions/revocations", json={**asked, "dry_run": True})
+    assert (seen.status_code, seen.json()["count"]) == (200, 6)
+    order = {**asked, "fingerprint": seen.json()["fingerprint"], "reason": "a test"}
+    started = await http.post("/admin/sessions/revocations", json=order)
+    assert started.status_code == 202, started.text
+    assert await work_off(behind.services, started.json()["id"]) is not Step.NOTHING
+    ended = await behind.sql.fetchval("SELECT count(*) FROM families WHERE end_reason = 'bulk_admin'")
+    assert ended == 6
+    assert {acting for acting, _ in await behind.witnessed()} == {"rota_app"}
 
 
 async def test_all_jobs_of_two_processes(behind: Behind) -> None:
