@@ -71,7 +71,7 @@ async def loaded(own: OwnDatabase, servers: list[Served]) -> AsyncIterator[Load]
 async def more(load: Load, requests: int = 300) -> None:
     """Until so many further ones were answered."""
     wanted = load.done.total() + requests
-    while load.done.total() < wanted and not load.failures:  # noqa: ASYNC110 - the requests are what is waited for
+    while load.done.total() < wanted and not load.failures:
         await asyncio.sleep(0.05)
     assert load.failures == []
 

@@ -142,7 +142,7 @@ async def test_who_connects_is_answered(
             await line.close()
 
     knocking = [asyncio.create_task(knock()) for _ in range(30)]
-    while answered < 100:  # noqa: ASYNC110 - the requests are what is waited for
+    while answered < 100:
         await asyncio.sleep(0.01)
     served.send(TERM)
     await asyncio.gather(*knocking)
@@ -288,7 +288,7 @@ async def test_jobs_stop_between_batches(services: Container, monkeypatch: pytes
     job = Job("test", 0.01, work, entity="nothing", retention="none", reason="a test", pause_seconds=0)
     monkeypatch.setattr(schedule, "JOBS", (job,))
     async with running_jobs(services) as end:
-        while not began:  # noqa: ASYNC110 - the batch is what is waited for
+        while not began:
             await asyncio.sleep(0.01)
         end()
         await asyncio.sleep(0)

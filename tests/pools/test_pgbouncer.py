@@ -1,6 +1,7 @@
 """The whole product behind PgBouncer in transaction mode, with the direct URL for what cannot go through."""
 
 import asyncio
+import os
 import secrets
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest_asyncio
 from sqlalchemy import make_url, text
 
 from app.cli.exits import Exit
-from app.container import Container, build_retention
+from app.command_services import build_retention
+from app.container import Container
 from app.domain.errors import RefreshTokenRejected, Unavailable
 from app.domain.users import Role
 from app.jobs.maintenance import maintain
@@ -23,7 +25,9 @@ from app.jobs.schedule import JOBS
 from app.main import create_app
 from app.repositories.pooled import OutsideTransaction
 from app.services.database_paths import DirectUrlPooled, PoolerUnnamed, find_obstacle
+from app.services.revocation_work import Step
 from benchmarks import rig
+from tests.admin.ending_people import work_off
 from tests.conftest import PASSWORD, SECRET, MovableClock, OwnDatabase, Person, client_at, make_settings
 from tests.pools.conftest import Pooled, needs_pgbouncer
 
@@ -203,12 +207,16 @@ async def test_administration(behind: Behind) -> None:
     for path in (*paths, f"sessions/{sessions[0].session_id}", f"sessions/{sessions[0].session_id}/explain"):
         answer = await http.get(f"/admin/{path}")
         assert answer.status_code == 200, answer.text
-    asked: dict[str, Any] = {"filter": {"username_prefix": "member"}, "reason": "a test"}
-    seen = await http.post("/admin/sessions/revoke", json={**asked, "dry_run": True})
-    if seen.status_code == 404:
-        seen = await http.post("/admin/revocations", json={**asked, "dry_run": True})
-    assert seen.status_code == 200, seen.text
-    assert seen.json()["count"] == 6
+    asked: dict[str, Any] = {"filter": {"username_prefix": "member"}}
+    seen = await http.post("/admin/sessions/revocations", json={**asked, "dry_run": True})
+    assert (seen.status_code, seen.json()["count"]) == (200, 6)
+    order = {**asked, "fingerprint": seen.json()["fingerprint"], "reason": "a test"}
+    started = await http.post("/admin/sessions/revocations", json=order)
+    assert started.status_code == 202, started.text
+    assert await work_off(behind.services, started.json()["id"]) is not Step.NOTHING
+    ended = await behind.sql.fetchval("SELECT count(*) FROM families WHERE end_reason = 'bulk_admin'")
+    assert ended == 6
+    assert {acting for acting, _ in await behind.witnessed()} == {"rota_app"}
 
 
 async def test_all_jobs_of_two_processes(behind: Behind) -> None:
@@ -222,8 +230,8 @@ async def test_all_jobs_of_two_processes(behind: Behind) -> None:
         async def run(services: Container) -> list[Any]:
             return [report async for report in maintain(services, JOBS, lambda _job, _rows: None)]
 
-        for report in sum(await asyncio.gather(run(behind.services), run(other)), []):
-            assert report.error is None, report
+        for reports in await asyncio.gather(run(behind.services), run(other)):
+            assert all(report.error is None for report in reports), reports
     finally:
         await other.close()
     assert {acting for acting, _ in await behind.witnessed()} == {"rota_app"}
@@ -235,10 +243,10 @@ async def test_the_view_listens_directly(behind: Behind) -> None:
     """Who serves is told of an end elsewhere by notification, though its other connections go through the pooler."""
     person = await behind.person()
     issued = await person.sign_in()
-    following = asyncio.create_task(behind.services.revocation.follow())
+    following = asyncio.create_task(behind.services.ended_view.follow())
     try:
         async with asyncio.timeout(20):
-            while behind.services.revocation.now() is None:
+            while behind.services.ended_view.now() is None:
                 await asyncio.sleep(0.01)
             await behind.sql.execute(
                 "UPDATE families SET ended_at = $2, end_reason = 'logout', ended_xact = pg_current_xact_id() "
@@ -246,7 +254,7 @@ async def test_the_view_listens_directly(behind: Behind) -> None:
                 issued.session_id,
                 behind.clock.time,
             )
-            while not behind.services.revocation.has_ended(issued.session_id):
+            while not behind.services.ended_view.has_ended(issued.session_id):
                 await asyncio.sleep(0.01)
     finally:
         following.cancel()
@@ -264,7 +272,11 @@ async def test_retention_and_erasure_go_directly(behind: Behind) -> None:
 async def test_processes_through_the_pooler(own: OwnDatabase, pooled: Pooled) -> None:
     """`rota serve` starts behind it, serves sign-in, refresh and the poll of ended sessions, and stops."""
     async with pooled(own.app) as url:
-        named = {"ROTA_SECRETS": SECRET, "ROTA_REGISTRATION": "open", "ROTA_DIRECT_DATABASE_URL": own.app}
+        named: dict[str, Any] = {
+            "ROTA_SECRETS": SECRET,
+            "ROTA_REGISTRATION": "open",
+            "ROTA_DIRECT_DATABASE_URL": own.app,
+        }
         with rig.rota(url, **named) as first, rig.rota(url, **named) as second:
             async with httpx2.AsyncClient() as http:
                 for port, name in ((first, "ada"), (second, "bob")):
@@ -307,7 +319,7 @@ async def test_a_pooler_that_nobody_named(own: OwnDatabase, pooled: Pooled) -> N
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
-            env={**rig.os.environ, "ROTA_DATABASE_URL": url, "ROTA_SECRETS": SECRET},
+            env={**os.environ, "ROTA_DATABASE_URL": url, "ROTA_SECRETS": SECRET},
             capture_output=True,
             text=True,
             check=False,
