@@ -109,7 +109,7 @@ def server(words: list[str], port: int, **environment: str) -> Iterator[int]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -127,7 +127,7 @@ def rota(url: str, *, seals: bool = True, **environment: str) -> Iterator[int]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"a server ended with {process.returncode}")
@@ -159,7 +159,7 @@ class Run:
         return len(self.latencies) / self.seconds
 
     def quantile_ms(self, share: float) -> float:
-        ordered = sorted(self.latencies)
+        ordered = sorted(self.latencies) or [0.0]
         return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
