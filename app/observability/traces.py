@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 OTEL_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 CLOSE_MILLISECONDS: Final = 3000
@@ -88,7 +89,7 @@ def make_traces(endpoint: str, version: str) -> Traces | None:
     As the environment wants it; `None`: no traces.
 
     Args:
-        endpoint: Where spans are posted as OTLP, such as `http://collector:4318/v1/traces`; empty: OTEL_ variables say.
+        endpoint: Where spans are posted as OTLP, such as `http://collector:4318`; empty: OTEL_ variables say.
     Raises:
         TracesMissing: install the extra `traces`.
     """
@@ -103,5 +104,6 @@ def make_traces(endpoint: str, version: str) -> Traces | None:
         raise TracesMissing from None
     named = os.environ.get("OTEL_SERVICE_NAME") or "rota"
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: named, SERVICE_VERSION: version}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint or None)))
+    target = f"{endpoint.rstrip('/')}/v1/traces" if endpoint and not urlsplit(endpoint).path.strip("/") else endpoint
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(target or None)))
     return Traces(provider)

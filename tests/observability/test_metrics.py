@@ -178,7 +178,7 @@ async def test_two_workers_count_together(serve: Serve, tmp_path: Path, operated
             secrets.update((pair["refresh_token"], pair["access_token"], refreshed.json()["refresh_token"]))
             sessions = await http.get("/sessions", headers={"Authorization": f"Bearer {pair['access_token']}"})
             secrets.update(session["id"] for session in sessions.json()["items"])
-            await http.get(f"/sessions/{sessions.json()['sessions'][0]['id']}?probe={number}")
+            await http.get(f"/sessions/{sessions.json()['items'][0]['id']}?probe={number}")
 
     async with httpx2.AsyncClient(base_url=served.url, timeout=60) as http:
         created = await http.post("/register", json={"username": name, "password": PASSWORD})

@@ -19,7 +19,10 @@ from tests.conftest import OwnDatabase, make_settings
 from tests.observability.conftest import AS_OPERATOR, OPERATOR
 
 BEHIND = "DELETE FROM schema_revisions WHERE revision > '0009'; UPDATE alembic_version SET version_num = '0009'"
-AHEAD = "INSERT INTO schema_revisions (revision, phase, oldest_release) VALUES ('9999', 'expand', '99.0.0')"
+AHEAD = (
+    "INSERT INTO schema_revisions (revision, phase, oldest_release, rewrites, applied_at) "
+    "VALUES ('9999', 'expand', '99.0.0', false, now())"
+)
 NAMES = ["draining", "database", "schema", "clock", "partitions", "trail", "revocation"]
 
 
