@@ -42,9 +42,11 @@ bench-audit: $(VENV)/.installed ## Measure sealing, verification and queries (OP
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
 
-docs: $(VENV)/.installed ## Write what is made from code: the page of events, the migrations' SQL
+docs: $(VENV)/.installed ## Write what is made from code: the pages of events, metrics and checks, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events
+	@$(BIN)/python -m docs.generate_metrics
 	@$(BIN)/python -m docs.generate_sql
+	@$(BIN)/python -m docs.generate_doctor
 
 lock: $(VENV)/.installed ## Compile the lock files anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock

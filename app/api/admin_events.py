@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse
 
 from app.api.audit_schemas import EventQuery, FoundEvents, Histogram, HistogramQuery
 from app.api.dependencies import Access, Auditing, services, stated
-from app.domain.event_filters import EventFilter, read_actions, read_network
+from app.domain.event_filters import EventFilter, read_actions
 from app.http.clients import client_context
 from app.services.trail import Trail
 
@@ -71,7 +71,7 @@ async def _read(trail: Trail, query: HistogramQuery | EventQuery) -> EventFilter
         actor_id=await _person(trail, query.actor),
         subject_id=await _person(trail, query.subject),
         family_id=query.session,
-        network=read_network(query.ip) if query.ip is not None else None,
+        network=query.ip,
         request_id=query.request_id,
         since=query.since,
         until=query.until,

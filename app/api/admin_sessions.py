@@ -6,13 +6,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 
 from app.api.dependencies import Access, Auditing, services, stated
-from app.api.session_filters import refuse_repeated
 from app.api.session_schemas import (
-    GENERATIONS_LIMIT,
     ExplanationAnswer,
     FoundSessionPage,
     SessionQuery,
     SessionWithTimeline,
+    TimelineQuery,
 )
 from app.http.clients import client_context
 
@@ -31,7 +30,6 @@ async def list_all_sessions(
     `sort=last_used` needs a filter that bounds the set to 10,000. `next` goes on with the same filter and order only;
     a page may be `cut_short`. That you asked is an event.
     """
-    refuse_repeated(request)
     found = await services(request).session_search.search(
         await query.to_filter(services(request).trail),
         sort=query.sort,
@@ -46,15 +44,11 @@ async def list_all_sessions(
 
 @router.get("/{session_id}", openapi_extra=stated(Access.AUDITOR))
 async def show_any_session(
-    session_id: UUID,
-    request: Request,
-    caller: Auditing,
-    after: Annotated[str | None, Query(max_length=200)] = None,
-    limit: Annotated[int, Query(ge=1, le=GENERATIONS_LIMIT)] = 50,
+    session_id: UUID, request: Request, caller: Auditing, query: Annotated[TimelineQuery, Query()]
 ) -> SessionWithTimeline:
     """A session with its timeline: about `limit` generations, newest first; `timeline.next` leads to older ones."""
     story = await services(request).session_stories.show(
-        session_id, cursor=after, limit=limit, actor=caller.as_admin, client=client_context(request)
+        session_id, cursor=query.after, limit=query.limit, actor=caller.as_admin, client=client_context(request)
     )
     return SessionWithTimeline.of_story(story, current=caller.session_id)
 

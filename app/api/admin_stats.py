@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from app.api.dependencies import Access, Auditing, services, stated
-from app.api.stats_schemas import Jobs, NoParameters, StatsAnswer, StatsQuery
+from app.api.stats_schemas import Jobs, StatsAnswer, StatsQuery
 from app.http.clients import client_context
 
 router = APIRouter(prefix="/admin", tags=["administration"])
@@ -27,7 +27,7 @@ async def show_stats(request: Request, caller: Auditing, query: Annotated[StatsQ
 
 
 @router.get("/jobs", openapi_extra=stated(Access.AUDITOR))
-async def list_jobs(request: Request, caller: Auditing, _: Annotated[NoParameters, Query()]) -> Jobs:
+async def list_jobs(request: Request, caller: Auditing) -> Jobs:
     """Which job does what, when it last ran and runs next, what it found, and what it failed with."""
     duties = request.app.state.duties
     lines = await services(request).job_runs.show(duties, actor=caller.as_admin, client=client_context(request))

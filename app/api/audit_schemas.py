@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
+from app.api.parameters import Cursor, Moment, Network, Parameters, checked
 from app.api.schemas import EventAnswer
-from app.domain.errors import InputInvalid
-from app.domain.event_filters import Bucket, read_moment
+from app.domain.event_filters import Bucket, read_actions
 from app.domain.events import Outcome
 from app.domain.users import USERNAME_CHARACTERS
 from app.http.bodies import Text
@@ -17,29 +17,17 @@ from app.services.trail import Found
 
 EVENTS_LIMIT = 500
 
-
-def _moment(value: Any) -> Any:
-    try:
-        return read_moment(value) if isinstance(value, str) else value
-    except InputInvalid as error:
-        raise ValueError(error.message) from None  # so that the answer names the parameter
-
-
-Moment = Annotated[datetime, BeforeValidator(_moment)]
 Person = Annotated[Text, Field(min_length=1, max_length=USERNAME_CHARACTERS)]
+Pattern = Annotated[Text, Field(max_length=64), AfterValidator(checked(lambda pattern: read_actions([pattern])))]
 
 
-class Filters(BaseModel):
-    """Unknown parameters are refused: a filter that is misspelt must not widen the answer."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    action: Annotated[list[Annotated[Text, Field(max_length=64)]], Field(max_length=64)] = []
+class Filters(Parameters):
+    action: Annotated[list[Pattern], Field(max_length=64, default_factory=list)]
     outcome: Outcome | None = None
     actor: Person | None = None
     subject: Person | None = None
     session: UUID | None = None
-    ip: Annotated[Text, Field(max_length=64)] | None = None
+    ip: Network | None = None
     request_id: UUID | None = None
     since: Annotated[Moment | None, Field(alias="from")] = None
     until: Annotated[Moment | None, Field(alias="to")] = None
@@ -47,7 +35,7 @@ class Filters(BaseModel):
 
 class EventQuery(Filters):
     order: Literal["newest", "oldest"] = "newest"
-    after: Annotated[Text, Field(max_length=200)] | None = None
+    after: Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=EVENTS_LIMIT)] = 50
     count: bool = False
 

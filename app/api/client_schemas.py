@@ -5,8 +5,9 @@ from ipaddress import ip_address
 from typing import Annotated, Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
+from app.api.parameters import Cursor, Parameters
 from app.api.schemas import Password, PresentedToken, Username
 from app.domain.api_clients import (
     NAME_CHARACTERS,
@@ -96,10 +97,8 @@ class RotationRequest(Body):
         return None if self.overlap_seconds is None else timedelta(seconds=self.overlap_seconds)
 
 
-class ClientQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    after: Annotated[Text, Field(max_length=200)] | None = None
+class ClientQuery(Parameters):
+    after: Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=CLIENTS_LIMIT)] = 25
 
 

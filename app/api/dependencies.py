@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Query, Request
 from fastapi.security import OAuth2PasswordBearer
 
+from app.api.parameters import refuse_other_parameters
 from app.container import Container
 from app.domain.errors import AccessTokenRejected, InputInvalid, NotPermitted, OperatorTokenRejected
 from app.domain.pages import Position, read_cursor
@@ -89,17 +90,19 @@ async def signed_in(request: Request, _: Annotated[str | None, Depends(_document
     return await services(request).authentication.authenticate(bearer_token(request))
 
 
-async def auditing(caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
-    """Lets those pass who may read everybody's trail."""
+async def auditing(request: Request, caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
+    """Lets those pass who may read everybody's trail, if they ask only what the route knows."""
     if caller.role not in {Role.AUDITOR, Role.ADMIN}:
         raise NotPermitted
+    refuse_other_parameters(request)
     return caller
 
 
-async def administering(caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
-    """Lets those pass who may act on everybody's accounts and sessions."""
+async def administering(request: Request, caller: Annotated[Caller, Depends(signed_in)]) -> Caller:
+    """Lets those pass who may act on everybody's accounts and sessions, likewise."""
     if caller.role is not Role.ADMIN:
         raise NotPermitted
+    refuse_other_parameters(request)
     return caller
 
 

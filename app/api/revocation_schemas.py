@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, Field, StrictBool
 
-from app.api.session_filters import Moment, SessionFilters
+from app.api.parameters import Cursor, Moment, Parameters
+from app.api.session_filters import SessionFilters
 from app.domain.families import EndReason, Family
 from app.domain.revocations import WHY_CHARACTERS, Order, Revocation, RevocationState
 from app.domain.session_filters import SessionFilter
@@ -48,10 +49,8 @@ def missing(name: str) -> BodyInvalid:
     return BodyInvalid([{"loc": [name], "type": "missing", "msg": "Field required"}])
 
 
-class RevocationQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    after: Annotated[Text, Field(max_length=200)] | None = None
+class RevocationQuery(Parameters):
+    after: Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 25
 
 

@@ -9,7 +9,6 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.api.dependencies import Access, Auditing, services, stated
-from app.api.session_filters import refuse_repeated
 from app.api.session_schemas import ExportQuery
 from app.container import Container
 from app.domain.errors import AccessTokenRejected, RotaError
@@ -61,7 +60,6 @@ async def export_sessions(
     may or may not be in it. It ends when your session does; a download that is not whole breaks off. That you exported
     is an event, with how many there were.
     """
-    refuse_repeated(request)
     container = services(request)
     export = await container.session_exports.begin(
         await query.to_filter(container.trail),

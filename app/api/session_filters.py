@@ -1,56 +1,20 @@
 """The filters of sessions as they come in: as query parameters, or as the same members of a JSON body."""
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import Request
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
-from app.domain.errors import InputInvalid
-from app.domain.event_filters import IpNetwork, read_moment, read_network
+from app.api.parameters import Moment, Network, Person, Prefix
 from app.domain.families import EndReason, SessionState
-from app.domain.session_filters import AddressScope, SessionFilter, read_user, read_username_prefix
-from app.domain.users import USERNAME_CHARACTERS, Role
+from app.domain.session_filters import AddressScope, SessionFilter, read_user
+from app.domain.users import Role
 from app.http.bodies import Body, Text
-from app.http.errors import BodyInvalid
 from app.services.trail import Trail
 
 NOBODY_AT_ALL = UUID(int=1)  # nobody has this id, so nothing matches
 WORD_CHARACTERS = 200
 
-
-def _read(reader: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """A reader whose refusal is the fault of one field, and names it."""
-
-    def read(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return reader(value)
-        except InputInvalid as refused:
-            raise ValueError(refused.message) from None
-
-    return read
-
-
-def _checked(reader: Callable[[str], Any]) -> Callable[[str], str]:
-    """The text as it is, if the reader takes it."""
-
-    def check(text: str) -> str:
-        _read(reader)(text)
-        return text
-
-    return check
-
-
-Moment = Annotated[datetime, BeforeValidator(_read(read_moment))]
-Network = Annotated[IpNetwork, BeforeValidator(_read(read_network))]
-Person = Annotated[Text, Field(min_length=1, max_length=USERNAME_CHARACTERS), AfterValidator(_checked(read_user))]
-Prefix = Annotated[
-    Text, Field(min_length=1, max_length=USERNAME_CHARACTERS), AfterValidator(_read(read_username_prefix))
-]
 Word = Annotated[Text, Field(min_length=1, max_length=WORD_CHARACTERS)]
 
 
@@ -107,16 +71,3 @@ class SessionFilters(Body):
             end_reason=self.end_reason,
             ended_by=ended_by,
         )
-
-
-def refuse_repeated(request: Request) -> None:
-    """
-    One value a parameter: of two, the framework would drop one unseen.
-
-    Raises:
-        BodyInvalid: a parameter stands twice. Its name is known to be one of ours by then.
-    """
-    names = [name for name, _ in request.query_params.multi_items()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BodyInvalid([{"loc": ["query", name], "type": "repeated", "msg": "must stand once"} for name in twice])

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from app.api.parameters import Cursor, Parameters
 from app.api.schemas import EventAnswer, SessionAnswer
 from app.api.session_filters import SessionFilters
 from app.domain.families import Family, SessionState
 from app.domain.session_exports import ExportFormat
 from app.domain.session_filters import SessionSort
 from app.domain.session_stories import Generation, Reuse, Told
-from app.http.bodies import Text
 from app.services.session_search import FoundSessions
 from app.services.session_stories import Explanation, Story
 
@@ -24,8 +24,13 @@ GENERATIONS_LIMIT = 500
 class SessionQuery(SessionFilters):
     sort: SessionSort = SessionSort.CREATED
     order: Literal["newest", "oldest"] = "newest"
-    after: Annotated[Text, Field(max_length=200)] | None = None
+    after: Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=SESSIONS_LIMIT)] = 50
+
+
+class TimelineQuery(Parameters):
+    after: Cursor | None = None
+    limit: Annotated[int, Field(ge=1, le=GENERATIONS_LIMIT)] = 50
 
 
 class ExportQuery(SessionFilters):

@@ -6,23 +6,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.audit_schemas import Moment
+from app.api.parameters import Moment, Parameters
 from app.domain.stats import Counts, Numbers, Width
 from app.services.job_runs import JobLine
 
 
-class StatsQuery(BaseModel):
-    """Unknown parameters are refused, as everywhere."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class StatsQuery(Parameters):
     bucket: Width = Width.HOUR
     since: Annotated[Moment | None, Field(alias="from")] = None
     until: Annotated[Moment | None, Field(alias="to")] = None
-
-
-class NoParameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class ActiveAnswer(BaseModel):

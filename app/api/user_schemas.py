@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator
 
-from app.api.audit_schemas import Moment
 from app.api.dependencies import PAGE_LIMIT
+from app.api.parameters import Cursor, Moment, Parameters
 from app.api.schemas import Username
 from app.domain.users import USERNAME_CHARACTERS, Credential, Role, User
 from app.http.bodies import Body, Text
@@ -16,11 +16,7 @@ from app.services.user_queries import SeenUser, SeenUsers
 from app.services.users import Changed
 
 
-class UserQuery(BaseModel):
-    """Unknown parameters are refused: a filter that is misspelt must not widen the answer."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class UserQuery(Parameters):
     prefix: Annotated[Text, Field(min_length=1, max_length=USERNAME_CHARACTERS)] | None = None
     role: Role | None = None
     disabled: bool | None = None
@@ -29,20 +25,12 @@ class UserQuery(BaseModel):
     has_active_sessions: bool | None = None
     deleted: bool = False
     order: Literal["newest", "oldest"] = "newest"
-    after: Annotated[Text, Field(max_length=200)] | None = None
+    after: Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 50
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.created_from and self.created_to and self.created_to < self.created_from:
-            raise ValueError("created_to is before created_from")
-        return self
 
-
-class SelfQuery(BaseModel):
+class SelfQuery(Parameters):
     """`allow_self`: you mean it, also where it is your own account that you would lose."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     allow_self: bool = False
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from app.api.client_auth import client_with
 from app.api.client_schemas import VouchedRequest
 from app.api.dependencies import Access, services, stated
+from app.api.parameters import refuse_other_parameters
 from app.api.schemas import TokenAnswer
 from app.domain.api_clients import ApiClient, ClientScope
 from app.domain.events import Actor, ActorKind
@@ -27,6 +28,7 @@ async def open_session(user_id: UUID, request: Request, api_client: Vouching) ->
 
     Only you can refresh it, at `/oauth2/token`. 404 for an unknown, 409 for a disabled user.
     """
+    refuse_other_parameters(request)
     body = await read_body(request, VouchedRequest, Kind.JSON)
     terms = Terms(
         client_id=api_client.client_id,

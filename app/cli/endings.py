@@ -11,14 +11,27 @@ from uuid import UUID
 import typer
 
 from app.cli.exits import Exit
-from app.cli.running import AsJson, parse_time, progress, run, say
-from app.domain.errors import InputInvalid, Unavailable, UserNotFound
-from app.domain.event_filters import read_network
+from app.cli.running import AsJson, progress, run, say
+from app.cli.session_options import (
+    Browser,
+    Client,
+    Device,
+    Ip,
+    Moment,
+    OfRole,
+    Prefix,
+    Scope,
+    System,
+    Text,
+    find_person,
+    read_filter,
+    read_time,
+)
+from app.domain.errors import InputInvalid, Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.families import EndReason, SessionState
 from app.domain.revocations import WHY_CHARACTERS, Order, Revocation, RevocationState
-from app.domain.session_filters import AddressScope, SessionFilter, read_user, read_username_prefix
-from app.domain.users import Role
+from app.domain.session_filters import AddressScope, SessionFilter
 
 if TYPE_CHECKING:
     from app.container import Container
@@ -27,19 +40,11 @@ if TYPE_CHECKING:
 WATCH_SECONDS: Final = 0.5  # while another process has the batch in hand
 TROUBLES: Final = 30  # seconds of trouble with the database that are waited out
 
-Text = str | None
 Session = Annotated[UUID | None, typer.Argument(help="One session's id")]
-User = Annotated[Text, typer.Option(help="Id or username; by itself: all of that user's sessions")]
-Prefix = Annotated[Text, typer.Option(help="How the username begins")]
-State = Annotated[SessionState | None, typer.Option(help="Only active ones ever end")]
-Client = Annotated[Text, typer.Option(help="The client that signed in")]
-OfRole = Annotated[Role | None, typer.Option(help="The role at sign-in")]
-Ip = Annotated[Text, typer.Option(help="Address or network of the sign-in")]
-Scope = Annotated[AddressScope, typer.Option(help="any: whatever it was ever used from")]
-Named = Annotated[Text, typer.Option(help="With or without its version")]
-Moment = Annotated[Text, typer.Option(help="ISO 8601, UTC unless it says otherwise; inclusive")]
-Reason = Annotated[EndReason | None, typer.Option(hidden=True)]  # those of the list; what has one is over
-Person = Annotated[Text, typer.Option(hidden=True)]
+AllOf = Annotated[Text, typer.Option(help="Id or username; by itself: all of that user's sessions")]
+OfState = Annotated[SessionState | None, typer.Option(help="Only active ones ever end")]
+HiddenReason = Annotated[EndReason | None, typer.Option(hidden=True)]  # as the list has it; what has one is over
+HiddenPerson = Annotated[Text, typer.Option(hidden=True)]
 Before = Annotated[Text, typer.Option(help="All that was created before this moment, after a restore: ISO 8601")]
 Every = Annotated[bool, typer.Option("--all", help="Every session there is")]
 Resume = Annotated[UUID | None, typer.Option(metavar="ID", help="Go on with a bulk end that was interrupted")]
@@ -58,22 +63,22 @@ class Going:
 
 def end(
     session: Session = None,
-    user: User = None,
+    user: AllOf = None,
     username_prefix: Prefix = None,
-    state: State = None,
+    state: OfState = None,
     client: Client = None,
     role: OfRole = None,
     ip: Ip = None,
     ip_scope: Scope = AddressScope.FIRST,
-    device: Annotated[Text, typer.Option()] = None,
-    browser: Named = None,
-    os: Named = None,
+    device: Device = None,
+    browser: Browser = None,
+    os: System = None,
     created_from: Moment = None,
     created_to: Moment = None,
     last_used_from: Moment = None,
     last_used_to: Moment = None,
-    end_reason: Reason = None,
-    ended_by: Person = None,
+    end_reason: HiddenReason = None,
+    ended_by: HiddenPerson = None,
     issued_before: Before = None,
     every: Every = False,  # noqa: FBT002 - Typer's form
     resume: Resume = None,
@@ -100,6 +105,10 @@ def end(
     filtered = order != Order(SessionFilter())
     if sum((session is not None, filtered, every, resume is not None)) != 1:
         raise typer.BadParameter("say which: a session's id, or filters, or --all, or --resume")
+    if reason is not None and (session is not None or resume is not None):
+        raise typer.BadParameter("a --reason is kept with a bulk end, when it is ordered")
+    if resume is not None and dry_run:
+        raise typer.BadParameter("--resume ends sessions: there is no --dry-run of it")
     alone = order == Order(SessionFilter(user_id=order.wanted.user_id, username=order.wanted.username))
     if session is not None:
         _end_one(session, dry_run=dry_run, as_json=as_json)
@@ -148,24 +157,10 @@ def _read_order(given: Mapping[str, Any]) -> Order:
     Raises:
         typer.BadParameter: one of them cannot be read.
     """
-    times = ("created_from", "created_to", "last_used_from", "last_used_to")
-    same = ("state", "role", "device", "browser", "os", "end_reason")
-    by, prefix, ip = given["ended_by"], given["username_prefix"], given["ip"]
-    members: dict[str, Any] = {name: given[name] for name in same}
-    members |= {name: parse_time(given[name]) for name in times}
+    by = given["ended_by"]
+    ended_by = None if by is None else run(lambda services: find_person(services, by))
     try:
-        user_id, username = (None, None) if given["user"] is None else read_user(given["user"])
-        wanted = SessionFilter(
-            user_id=user_id,
-            username=username,
-            username_prefix=None if prefix is None else read_username_prefix(prefix),
-            client_id=given["client"],
-            network=None if ip is None else read_network(ip),
-            scope=given["ip_scope"],
-            ended_by=None if by is None else run(lambda services: _person(services, by)),
-            **members,
-        )
-        return Order(wanted, parse_time(given["issued_before"]))
+        return Order(read_filter(given, ended_by=ended_by), read_time(given, "issued_before"))
     except InputInvalid as error:
         raise typer.BadParameter(error.message) from None
 
@@ -185,7 +180,7 @@ def _end_one(session: UUID, *, dry_run: bool, as_json: bool) -> None:
 
 def _end_all_of(user: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     async def look(services: "Container") -> tuple[UUID, "Seen"]:
-        user_id = await _person(services, user)
+        user_id = await find_person(services, user)
         order = Order(SessionFilter(user_id=user_id))
         return user_id, await services.revocations.preview(order, caller=None, client=NO_CLIENT)
 
@@ -332,10 +327,3 @@ def _line(revocation: Revocation) -> str:
     begun = revocation.created_at.isoformat(timespec="seconds")
     done = f"sessions ended: {revocation.ended} of {revocation.expected}"
     return f"{revocation.id}  {revocation.state.value}  {begun}  {done}  {revocation.why}"
-
-
-async def _person(services: "Container", name_or_id: str) -> UUID:
-    found = await services.trail.find_person(name_or_id)
-    if found is None:
-        raise UserNotFound
-    return found

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TextIO
@@ -13,16 +12,30 @@ from uuid import UUID
 import typer
 
 from app.cli.exits import Exit
-from app.cli.running import AsJson, parse_time, progress, run
+from app.cli.running import AsJson, progress, run
+from app.cli.session_options import (
+    Browser,
+    Client,
+    Device,
+    EndedBy,
+    Ip,
+    Moment,
+    OfRole,
+    Prefix,
+    Reason,
+    Scope,
+    State,
+    System,
+    Text,
+    User,
+    find_person,
+    read_filter,
+)
 from app.domain.entries import moment
-from app.domain.errors import InputInvalid, UserNotFound
-from app.domain.event_filters import read_network
 from app.domain.events import NO_CLIENT, SYSTEM
-from app.domain.families import EndReason, SessionState
 from app.domain.session_exports import ExportFormat, session_values
-from app.domain.session_filters import AddressScope, SessionFilter, SessionSort, read_user, read_username_prefix
+from app.domain.session_filters import AddressScope, SessionFilter, SessionSort
 from app.domain.session_stories import Generation, Told
-from app.domain.users import Role
 
 if TYPE_CHECKING:
     from app.container import Container
@@ -30,20 +43,6 @@ if TYPE_CHECKING:
     from app.services.session_search import FoundSessions
     from app.services.session_stories import Explanation, Story
 
-Text = str | None
-State = Annotated[SessionState | None, typer.Option(help="lapsed: past a limit, its end not yet written")]
-User = Annotated[Text, typer.Option(help="Id or username")]
-Prefix = Annotated[Text, typer.Option(help="How the username begins, at least 2 characters")]
-Client = Annotated[Text, typer.Option(help="The client that signed in, such as first-party")]
-OfRole = Annotated[Role | None, typer.Option(help="The role at sign-in")]
-Ip = Annotated[Text, typer.Option(help="Address or network (203.0.113.0/24) of the sign-in")]
-Scope = Annotated[AddressScope, typer.Option(help="any: whatever the session was ever used from, by the trail")]
-Device = Annotated[Text, typer.Option(help="As shown, such as iPhone")]
-Browser = Annotated[Text, typer.Option(help="With or without its version: Chrome, or 'Chrome 131'")]
-System = Annotated[Text, typer.Option("--os", help="With or without its version: iOS, or 'iOS 17'")]
-Moment = Annotated[Text, typer.Option(help="ISO 8601, UTC unless it says otherwise; inclusive")]
-Reason = Annotated[EndReason | None, typer.Option(help="Why it ended")]
-EndedBy = Annotated[Text, typer.Option(help="Who ended it: id or username")]
 Order = Annotated[Literal["newest", "oldest"], typer.Option()]
 Session = Annotated[UUID, typer.Argument(help="The session's id")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new file; else standard output")]
@@ -86,7 +85,7 @@ def list_sessions(
     given = dict(locals())
 
     async def work(services: "Container") -> "FoundSessions":
-        wanted = await read_filter(services, given)
+        wanted = await _read(services, given)
         cursor, found = after, None
         while True:  # a page that was cut short, and has nothing yet, is gone on with
             page = await services.session_search.search(
@@ -188,7 +187,7 @@ def export(
     given = dict(locals())
 
     async def work(services: "Container") -> int:
-        wanted = await read_filter(services, given)
+        wanted = await _read(services, given)
         exports = services.session_exports
         with _opened(output) as file, progress("exporting sessions") as tell:
             begun = await exports.begin(wanted, form, newest_first=order == "newest", actor=SYSTEM, client=NO_CLIENT)
@@ -209,48 +208,9 @@ def export(
     typer.echo(f"{count} sessions", err=True)
 
 
-async def read_filter(services: "Container", given: Mapping[str, Any]) -> SessionFilter:
-    """
-    The filter that the options make.
-
-    Raises:
-        typer.BadParameter: one of them cannot be read.
-        UserNotFound: whoever is said to have ended them.
-    """
-    try:
-        user_id, username = read_user(given["user"]) if given["user"] is not None else (None, None)
-        prefix, ip, by = given["username_prefix"], given["ip"], given["ended_by"]
-        ended_by = await services.trail.find_person(by) if by is not None else None
-        if by is not None and ended_by is None:
-            raise UserNotFound
-        return SessionFilter(
-            state=given["state"],
-            user_id=user_id,
-            username=username,
-            username_prefix=read_username_prefix(prefix) if prefix is not None else None,
-            client_id=given["client"],
-            role=given["role"],
-            network=read_network(ip) if ip is not None else None,
-            scope=given["ip_scope"],
-            device=given["device"],
-            browser=given["browser"],
-            os=given["os"],
-            created_from=_time(given, "created_from"),
-            created_to=_time(given, "created_to"),
-            last_used_from=_time(given, "last_used_from"),
-            last_used_to=_time(given, "last_used_to"),
-            end_reason=given["end_reason"],
-            ended_by=ended_by,
-        )
-    except InputInvalid as error:
-        raise typer.BadParameter(error.message) from None
-
-
-def _time(given: Mapping[str, Any], name: str) -> datetime | None:
-    try:
-        return parse_time(given[name])
-    except typer.BadParameter as error:
-        raise typer.BadParameter(f"--{name.replace('_', '-')}: {error.message}") from None
+async def _read(services: "Container", given: Mapping[str, Any]) -> SessionFilter:
+    by = given["ended_by"]
+    return read_filter(given, ended_by=None if by is None else await find_person(services, by))
 
 
 def _table(found: "FoundSessions") -> None:

@@ -38,6 +38,14 @@ class TookTooLong(Unavailable):
     """A statement did not end before its deadline."""
 
 
+class DeadlinePassed(Unavailable):
+    """The request was not answered in the time that any may take; what it was doing was broken off."""
+
+
+class RoleNotTaken(Unavailable):
+    """A connection to the database does not act as the role that it was asked to; it was not used."""
+
+
 class TooBusy(Unavailable):
     """More work is waiting than can be done soon; refused before any of it was begun."""
 
@@ -69,6 +77,13 @@ class PasswordChangeRequired(RotaError):
         self.token = token
         self.expires_in = expires_in
         super().__init__()
+
+
+class OneTimePasswordElsewhere(RotaError):
+    """The same through a client, which gets no token for it: libraries show and log what an error says."""
+
+    code = "password_change_required"
+    message = "This password is good for setting a new one only: sign in to Rota itself with it, at POST /token."
 
 
 class RefreshTokenRejected(RotaError):
@@ -170,10 +185,17 @@ class OwnAccount(RotaError):
 
 
 class InputInvalid(RotaError):
-    """Input that does not parse. `message` says what is wrong and never repeats the input."""
+    """
+    Input that does not parse. `message` says what is wrong and never repeats the input; `field` names the member or
+    parameter, where it is one.
+    """
 
     code = "input_invalid"
     message = "The input is not valid."
+
+    def __init__(self, message: str | None = None, *, why: str | None = None, field: str | None = None) -> None:
+        self.field = field
+        super().__init__(message, why=why)
 
 
 class QueryTooBroad(InputInvalid):

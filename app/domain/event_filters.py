@@ -41,6 +41,14 @@ class EventFilter:
     since: datetime | None = None
     until: datetime | None = None
 
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InputInvalid: the range ends before it begins.
+        """
+        if self.since and self.until and self.until < self.since:
+            raise InputInvalid("to must not be before from.", field="to")
+
     def described(self, network_digest: str | None) -> dict[str, JsonValue]:
         """For the event of the query: ids as they are, an address only as its keyed hash."""
         members: dict[str, JsonValue] = {

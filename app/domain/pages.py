@@ -53,7 +53,7 @@ def unpack_position(raw: bytes) -> Position:
     """
     micros = int.from_bytes(raw[:8])
     if micros > _LATEST:
-        raise InputInvalid("The cursor is not valid.")
+        raise InputInvalid("The cursor is not valid.", field="after")
     return Position(_EPOCH + micros * _MICROSECOND, UUID(bytes=raw[8:24]))
 
 
@@ -69,9 +69,9 @@ def read_cursor(cursor: str) -> Position:
         InputInvalid: not a cursor of ours.
     """
     if not _CURSOR_SHAPE.fullmatch(cursor):
-        raise InputInvalid("The cursor is not valid.")
+        raise InputInvalid("The cursor is not valid.", field="after")
     try:
         raw = base64.urlsafe_b64decode(cursor)
     except binascii.Error:  # pragma: no cover - the shape leaves nothing to refuse
-        raise InputInvalid("The cursor is not valid.") from None
+        raise InputInvalid("The cursor is not valid.", field="after") from None
     return unpack_position(raw)

@@ -53,7 +53,9 @@ class Order:
             InputInvalid: both a filter and a moment.
         """
         if self.issued_before is not None and self.wanted != SessionFilter():
-            raise InputInvalid("issued_before ends everything that is older: give it without other filters.")
+            raise InputInvalid(
+                "issued_before ends everything that is older: give it without other filters.", field="issued_before"
+            )
 
     @property
     def end_reason(self) -> EndReason:

@@ -67,11 +67,11 @@ class SessionFilter:
             InputInvalid: a range ends before it begins, or a scope has no network.
         """
         if self.scope is not AddressScope.FIRST and self.network is None:
-            raise InputInvalid("ip_scope says nothing without ip.")
+            raise InputInvalid("ip_scope says nothing without ip.", field="ip_scope")
         for name in ("created", "last_used"):
             start, end = getattr(self, f"{name}_from"), getattr(self, f"{name}_to")
             if start is not None and end is not None and end < start:
-                raise InputInvalid(f"{name}_to must not be before {name}_from.")
+                raise InputInvalid(f"{name}_to must not be before {name}_from.", field=f"{name}_to")
 
     def described(self, digest: Callable[[str], str]) -> dict[str, JsonValue]:
         """

@@ -9,6 +9,7 @@ from uuid import UUID
 from app.domain.clients import IpAddress
 from app.domain.events import Action, ActorKind
 from app.domain.families import EndReason, Family, SessionState
+from app.domain.revocations import Revocation
 
 _BEGINNINGS: Final = {
     Action.SESSION_CREATED: "sign_in",
@@ -94,6 +95,7 @@ class Facts:
     Args:
         names: Of the user, and of whoever ended it; as they are today.
         end: The event of the end, if there is one and the trail still has it.
+        bulk: The bulk end with which it ended.
     """
 
     family: Family
@@ -101,6 +103,7 @@ class Facts:
     names: Mapping[UUID, str]
     end: Told | None
     reuse: Reuse | None
+    bulk: Revocation | None = None
 
 
 def explain(facts: Facts) -> str:
@@ -164,8 +167,21 @@ def _why(facts: Facts) -> str:
     if reason in {EndReason.IDLE_TIMEOUT, EndReason.ABSOLUTE_TIMEOUT}:
         at = family.expires_at if reason is EndReason.ABSOLUTE_TIMEOUT else family.idle_expires_at
         return f"{_lapse(family, at)}, which was written down at {_time(family.ended_at)}"
+    if facts.bulk is not None:
+        return _in_bulk(facts, facts.bulk)
     where = f"{_from(facts.end.ip)}{_with(facts.end)}" if facts.end else ""
     return _ACTS[reason].format(who=_who(facts), where=where) if reason else "the reason is not known"
+
+
+def _in_bulk(facts: Facts, bulk: Revocation) -> str:
+    """With which others, and what whoever ordered it has said of it."""
+    before = bulk.shown.get("issued_before")
+    which = (
+        "together with others"
+        if before is None
+        else f"with all that began before {_time(datetime.fromisoformat(before))}, after a restore"
+    )
+    return f"{_who(facts)} ended it {which} (bulk end {bulk.id}: {' '.join(bulk.why.split())})"
 
 
 def _reuse(reuse: Reuse | None) -> str:

@@ -65,17 +65,17 @@ def read_span(since: datetime | None, until: datetime | None, width: Width, *, n
     """
     for name, at in (("from", since), ("to", until)):
         if at is not None and not _FIRST <= at <= _LAST:
-            raise InputInvalid(f"{name} must be between the years 1970 and 9999.")
+            raise InputInvalid(f"{name} must be between the years 1970 and 9999.", field=name)
     if since is not None and until is None and since > now:
-        raise InputInvalid("from must not be in the future without a to.")
+        raise InputInvalid("from must not be in the future without a to.", field="from")
     end = now if until is None else until
     first = floor(max(end - USUAL[width], _FIRST) + LENGTH[width] if since is None else since, width)
     if since is not None and since > end:
-        raise InputInvalid("from must not be after to.")
+        raise InputInvalid("from must not be after to.", field="from")
     last = max(floor(end, width), first) + LENGTH[width]
     if last - first > MOST[width] + LENGTH[width]:
         days = MOST[width].days
-        raise InputInvalid(f"from must be at most {days} days before to, where bucket is {width}.")
+        raise InputInvalid(f"from must be at most {days} days before to, where bucket is {width}.", field="from")
     return Span(first, last, width)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.canonical_json import JsonValue, encode
+from app.domain.errors import InputInvalid
 from app.domain.users import Role
 
 
@@ -24,6 +25,14 @@ class UserFilter:
     created_to: datetime | None = None
     has_active_sessions: bool | None = None
     deleted: bool = False
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InputInvalid: the range ends before it begins.
+        """
+        if self.created_from and self.created_to and self.created_to < self.created_from:
+            raise InputInvalid("created_to must not be before created_from.", field="created_to")
 
     def described(self, prefix_digest: str | None) -> dict[str, JsonValue]:
         """For the event of the query: a name's beginning only as its keyed hash."""

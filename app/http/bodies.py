@@ -119,9 +119,22 @@ async def read_form_as(request: Request, model: type[M]) -> M:
 
 
 def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads its body with `body_of`."""
+    """`openapi_extra` of a route that reads its body with `read_body`."""
     schema = model.model_json_schema()
+    schema = _inlined(schema, schema.pop("$defs", {}))
     return {"requestBody": {"required": required, "content": {kind.value: {"schema": schema} for kind in kinds}}}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema with its definitions in their places: `#/$defs/…` leads nowhere from within the API's document."""
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    whole = {name: _inlined(value, definitions) for name, value in schema.items() if name != "$ref"}
+    if "$ref" not in schema:
+        return whole
+    return {**_inlined(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions), **whole}
 
 
 async def _read(request: Request) -> bytes:

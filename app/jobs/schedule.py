@@ -13,6 +13,7 @@ from app.container import Container
 from app.domain.errors import RotaError, Unavailable
 from app.domain.jobs import Done, Duty
 from app.observability.logs import describe_failure, get_logger
+from app.observability.metrics import JOB_BATCHES, JOB_SECONDS, JobOutcome
 
 log = get_logger()
 
@@ -214,6 +215,20 @@ class _Ending:
 
 async def run_batch(job: Job, services: Container) -> tuple[Done, RotaError | Exception | None]:
     """One batch: what it did, or what kept it from doing anything."""
+    began = time.monotonic()
+    done, error = await _try_batch(job, services)
+    JOB_SECONDS.observe(time.monotonic() - began, job.name)
+    if error is None:
+        outcome = JobOutcome.BUSY if done.busy else JobOutcome.DONE
+    elif isinstance(error, Unavailable):
+        outcome = JobOutcome.DELAYED
+    else:
+        outcome = JobOutcome.REFUSED if isinstance(error, RotaError) else JobOutcome.BROKE
+    JOB_BATCHES.add(job.name, outcome)
+    return done, error
+
+
+async def _try_batch(job: Job, services: Container) -> tuple[Done, RotaError | Exception | None]:
     try:
         done = await job.work(services)
     except Unavailable as error:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.families import EndReason
 from app.domain.session_ends import SessionEnd
 from app.domain.snapshots import IDENTITY_BYTES, NOTHING, FeedCursor, Snapshot
+from app.repositories.ends import ENDS
 
 # What tells one history of one database from another. A failover or a restore begins a new timeline. The file's name
 # begins with the timeline; asked of a standby it is an error, which is right: a standby's snapshots are not the
@@ -29,8 +30,7 @@ _UNSEEN: Final = f"""
 SELECT here.snapshot, here.now, here.history, ended.*
   FROM ({_HERE}) AS here
   LEFT JOIN LATERAL (
-    SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
-     WHERE ended_at IS NOT NULL AND ended_xact >= $3::text::xid8 AND (ended_xact, id) > ($4::text::xid8, $5::uuid)
+    {ENDS} AND ended_xact >= $3::text::xid8 AND (ended_xact, id) > ($4::text::xid8, $5::uuid)
        AND ended_at + $6::interval > here.now
        AND NOT pg_visible_in_snapshot(ended_xact, $2::text::pg_snapshot)
        AND ($8 OR pg_visible_in_snapshot(ended_xact, pg_current_snapshot()))

@@ -61,5 +61,5 @@ class Cursors:
             raw = b""
         packed, tag = raw[:_POSITION_BYTES], raw[_POSITION_BYTES:]
         if len(tag) != CURSOR_TAG_BYTES or not self._keyring.is_cursor_tag(tag, packed + fingerprint):
-            raise InputInvalid("after: the cursor is not valid for this filter and order.")
+            raise InputInvalid("after: the cursor is not valid for this filter and order.", field="after")
         return unpack_position(packed)

@@ -1,7 +1,5 @@
 """API clients are made, get secrets, and are shut out."""
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,17 +20,17 @@ from app.domain.canonical_json import JsonValue
 from app.domain.clients import ClientContext
 from app.domain.errors import ClientHasNoSecrets, ClientNotFound, InputInvalid
 from app.domain.events import Action, Actor, Event
-from app.domain.pages import Page, Position, pack_position, page_of, unpack_position
+from app.domain.pages import Page, Position, page_of
 from app.observability.logs import get_logger
 from app.repositories.api_clients import LockedClient
 from app.repositories.database import Database, UnitOfWork
-from app.security.keys import CURSOR_TAG_BYTES, Keyring
+from app.security.keys import Keyring
+from app.services.admin_reads import Cursors
 from app.services.client_authentication import ClientAuthentication
 
 log = get_logger()
 
 _LIST: Final = b"clients, newest first"
-_POSITION_BYTES: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +53,7 @@ class ApiClients:
     def __init__(self, database: Database, keyring: Keyring, authentication: ClientAuthentication) -> None:
         self._database = database
         self._keyring = keyring
+        self._cursors = Cursors(keyring)
         self._authentication = authentication
 
     async def create(self, new: NewClient, *, actor: Actor, client: ClientContext) -> MadeClient:
@@ -123,12 +122,12 @@ class ApiClients:
         Raises:
             InputInvalid: the cursor is none of this list.
         """
-        before = self._read_cursor(after) if after is not None else None
+        before = self._cursors.read(after, _LIST) if after is not None else None
         async with self._database.begin() as db:
             rows = await db.api_clients.list_page(before=before, limit=limit + 1)
         page: Page[ApiClient] = page_of(rows, limit, lambda found: Position(found.created_at, found.id))
         await self._record(None, len(page.items), actor, client)
-        return ClientList(page.items, self._write_cursor(page.after) if page.after else None)
+        return ClientList(page.items, self._cursors.write(page.after, _LIST) if page.after else None)
 
     async def rotate_secret(
         self, reference: UUID | str, overlap: timedelta | None, *, actor: Actor, client: ClientContext
@@ -252,20 +251,6 @@ class ApiClients:
         async with self._database.begin() as db:
             await db.audit.add(event, at=await db.now())
             await db.commit()
-
-    def _write_cursor(self, position: Position) -> str:
-        packed = pack_position(position)
-        return base64.urlsafe_b64encode(packed + self._keyring.cursor_tag(packed + _LIST)).decode("ascii")
-
-    def _read_cursor(self, cursor: str) -> Position:
-        try:
-            raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            raw = b""
-        packed, tag = raw[:_POSITION_BYTES], raw[_POSITION_BYTES:]
-        if len(tag) != CURSOR_TAG_BYTES or not self._keyring.is_cursor_tag(tag, packed + _LIST):
-            raise InputInvalid("The cursor is not valid for this list.")
-        return unpack_position(packed)
 
 
 def _event(

@@ -11,7 +11,8 @@ from app.domain.errors import Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event
 from app.observability.logs import get_logger
 from app.repositories.database import Database
-from app.security.keys import Keyring
+from app.security.keys import Keyring, spell_key_id
+from app.services.database_paths import find_obstacle
 from app.settings import Settings
 
 log = get_logger()
@@ -33,14 +34,19 @@ class Lifecycle:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._warn_of_power()
+                await self._warn_of_pooler()
                 await self._write_start()
         except TimeoutError:
             log.warning("lifecycle.not_written", action=Action.SERVER_STARTED, why="no answer")
 
+    async def _warn_of_pooler(self) -> None:
+        if (obstacle := await find_obstacle(self._settings)) is not None:
+            log.error("database.pooler_in_the_way", message=obstacle.message)
+
     async def _write_start(self) -> None:
         detail: dict[str, JsonValue] = {
             "version": __version__,
-            "key_ids": [f"{key_id:02x}" for key_id in self._keyring.token_keys],
+            "key_ids": [spell_key_id(key_id) for key_id in self._keyring.token_keys],
             "settings": self._shown(),
         }
         await self._write(Event(Action.SERVER_STARTED, SYSTEM, NO_CLIENT, detail=detail))

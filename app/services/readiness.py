@@ -8,12 +8,12 @@ from typing import Final
 from app.domain.clock import Clock
 from app.domain.errors import Unavailable
 from app.domain.readiness import Check, Finding, Report
-from app.domain.schema import Revision
+from app.domain.schema import Revision, Verdict
 from app.observability.logs import describe_failure, get_logger
 from app.repositories.database import Database
 from app.services import housekeeping
+from app.services.ended_view import EndedView
 from app.services.migrations import judge_at, read_revisions
-from app.services.revocation import Revocation
 
 log = get_logger()
 
@@ -34,11 +34,11 @@ class Readiness:
     """
 
     def __init__(
-        self, database: Database, clock: Clock, revocation: Revocation, trail: housekeeping.Housekeeping
+        self, database: Database, clock: Clock, ended_view: EndedView, trail: housekeeping.Housekeeping
     ) -> None:
         self._database = database
         self._clock = clock
-        self._revocation = revocation
+        self._ended_view = ended_view
         self._trail = trail
         self._revisions: Sequence[Revision] | None = None
         self._draining = False
@@ -110,11 +110,15 @@ class Readiness:
             return await db.facts.find_read_only()
 
     async def _check_schema(self) -> str | None:
+        _, verdict = await self.judge_schema()
+        return verdict.refusal.message if verdict.refusal else None
+
+    async def judge_schema(self) -> tuple[str, Verdict]:
+        """Where the database's schema is, and whether this release can serve it."""
         if self._revisions is None:
             self._revisions = await asyncio.to_thread(read_revisions)
         async with self._database.begin() as db:
-            _, verdict = await judge_at(db.schema, self._revisions)
-        return verdict.refusal.message if verdict.refusal else None
+            return await judge_at(db.schema, self._revisions)
 
     async def _check_clock(self) -> str | None:
         skew = await self.measure_skew()
@@ -139,9 +143,11 @@ class Readiness:
         end = max((partition.end for partition in partitions if not partition.half_detached), default=now)
         if end - now >= AHEAD_MINIMUM:
             return None
-        return f"the trail's partitions end at {end.isoformat(timespec='seconds')}; run `rota maintain partitions`"
+        return (
+            f"the trail's partitions end at {end.isoformat(timespec='seconds')}; run `rota maintain --job partitions`"
+        )
 
     async def _check_view(self) -> str | None:
-        if self._revocation.is_usable:
+        if self._ended_view.is_usable:
             return None
         return "the view of ended sessions is stale; each access token asks the database meanwhile"

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -10,6 +10,7 @@ from app.domain.errors import RefreshTokenRejected
 from app.domain.events import NO_CLIENT, SYSTEM, Actor, ActorKind
 from app.domain.families import EndReason
 from app.domain.users import Role
+from app.services.revocation_work import Step
 from tests.admin.found import Desk
 from tests.admin.found import desk as desk  # noqa: PLC0414 - a fixture
 from tests.conftest import client_at
@@ -203,3 +204,31 @@ async def test_an_end_at_the_same_moment_as_other_events_of_the_user(desk: Desk)
         said = await desk.ask(f"/{issued.session_id}/explain")
         assert [event["session_id"] for event in said["evidence"]] == [str(issued.session_id)]
         assert "disabled or removed by an operator on the command line" in said["explanation"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"filter": {"user": "ada"}}, "together with others"),
+        (
+            {"issued_before": "2100-01-01T00:00:00Z"},
+            "with all that began before 2100-01-01 00:00:00 UTC, after a restore",
+        ),
+    ],
+    ids=["by filter", "older than a moment"],
+)
+async def test_an_end_in_bulk_leads_to_the_order(desk: Desk, body: dict[str, Any], words: str) -> None:
+    """Who, which bulk end and why they said; its order is evidence. After a restore no token is blamed."""
+    ada, eve = await desk.person("ada"), await desk.person("eve", role=Role.ADMIN)
+    issued, hers = await ada.sign_in(), await eve.sign_in()
+    headers = {"Authorization": f"Bearer {hers.access_token}"}
+    seen = (await desk.http.post("/admin/sessions/revocations", json={**body, "dry_run": True}, headers=headers)).json()
+    order = {**body, "fingerprint": seen["fingerprint"], "reason": " ticket\n4711"}
+    started = await desk.http.post("/admin/sessions/revocations", json=order, headers=headers)
+    revocation = started.json()["id"]
+    while (await desk.services.revocation_work.advance(UUID(revocation))) is not Step.FINISHED:
+        pass
+    explained = await desk.services.session_stories.explain(issued.session_id, actor=SYSTEM, client=NO_CLIENT)
+    said = f"UTC: the administrator eve ended it {words} (bulk end {revocation}: ticket 4711)."
+    assert explained.sentence.endswith(said)
+    assert [event.action for event in explained.evidence] == ["revocation.started", "session.ended"]
