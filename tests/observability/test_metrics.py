@@ -1,7 +1,9 @@
 """What `/metrics` shows: all workers together, closed names and labels, and nothing of anybody."""
 
 import asyncio
+import os
 import re
+import signal
 from collections import defaultdict
 from pathlib import Path
 
@@ -203,6 +205,15 @@ async def test_two_workers_count_together(serve: Serve, tmp_path: Path, operated
     }  # fmt: skip
     files = {int(file.stem.rpartition("_")[2]) for file in place.glob("rota-metrics-*/counter_*.db")}
     assert len(files) == 2  # both have served, or started to
+    os.kill(files.pop(), signal.SIGKILL)
+    for _ in range(300):
+        async with httpx2.AsyncClient(base_url=served.url, timeout=60) as http:
+            samples = await scrape(http)
+        if len(list(place.glob("rota-metrics-*/counter_*.db"))) == 3 and total(samples, "rota_processes") == 2:
+            break
+        await asyncio.sleep(0.1)
+    assert total(samples, "rota_processes") == 2
+    assert total(samples, "rota_sign_ins_total", outcome="opened") == 12
     served.stop()
     assert not list(place.glob("rota-metrics-*"))
 
