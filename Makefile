@@ -10,7 +10,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check format bench bench-audit bench-verify docs lock clean
+.PHONY: help run test check format bench bench-audit bench-verify bench-admin docs lock clean
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: $(VENV)/.installed ## Measure refreshes (OPTIONS="--quick --json out.json
 
 bench-audit: $(VENV)/.installed ## Measure sealing, verification and queries (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.audit $(OPTIONS)
+
+bench-admin: $(VENV)/.installed ## Measure finding, exporting and ending sessions, ten million of them (OPTIONS as above, --rows N)
+	@$(BIN)/python -m benchmarks.admin $(OPTIONS)
 
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)

@@ -1,26 +1,22 @@
 """Where everything is built: settings, then engine, then services. Nothing else builds any of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from uuid_utils.compat import uuid7
 
 from app import __version__
 from app.domain.checkpoints import Malformed
 from app.domain.clock import Clock
-from app.domain.jobs import Duty
 from app.observability.metrics import HASH_WAIT_SECONDS
 from app.observability.statements import StatementWatch
 from app.observability.traces import Traces, TracesMissing, make_traces
 from app.repositories.database import Database
 from app.repositories.doorbell import Doorbell
-from app.repositories.engine import MAINTENANCE, OWNER, make_engine
-from app.repositories.inspection import Inspection
+from app.repositories.engine import MAINTENANCE, make_engine
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
 from app.security.event_tokens import EventTokens
@@ -33,7 +29,6 @@ from app.services.api_clients import ApiClients
 from app.services.authentication import Authentication
 from app.services.client_authentication import ClientAuthentication
 from app.services.credentials import Credentials
-from app.services.doctor import Doctor
 from app.services.ended_view import EndedView
 from app.services.erasure import Erasure
 from app.services.exports import Exports
@@ -45,19 +40,15 @@ from app.services.feed_reader import FeedReader
 from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.job_runs import JobRuns
-from app.services.key_calendar import KeyCalendar
 from app.services.lifecycle import Lifecycle
 from app.services.oauth import OAuth
 from app.services.password_change import PasswordChange
-from app.services.patient import Patient
-from app.services.patient import Services as ServicesToExamine
 from app.services.proofs import Proofs
 from app.services.publishing import Publishing
 from app.services.readiness import Readiness
 from app.services.reconciliation import Reconciliation
 from app.services.refresh import Refresh
 from app.services.replica import Replica
-from app.services.retention import Retention
 from app.services.revocation_work import RevocationWork
 from app.services.revocations import Revocations
 from app.services.sealing import Sealing
@@ -74,9 +65,7 @@ from app.services.tokens import TokenPairs
 from app.services.trail import Trail
 from app.services.user_queries import UserQueries
 from app.services.users import Users
-from app.settings import Examined, Settings, SettingsInvalid
-
-INSPECTION_SECONDS: Final = 4.0  # for a statement of the doctor's
+from app.settings import Settings, SettingsInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,35 +133,29 @@ class Container:
             SettingsInvalid: no secret is set, or two secrets have the same key id.
         """
         keyring = _keyring(settings)
-        clock = clock or Clock()
-        lifetimes = settings.lifetimes
         traces = _traces(settings)
-        database, maintenance = _databases(settings, clock, traces)
-        ended_view = _ended_view(settings, clock, database, maintenance)
+        database, maintenance = _databases(settings, clock or Clock(), traces)
+        ended_view = _ended_view(settings, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         replica = _replica(settings, database)
         trail = Trail(database, keyring, replica)
-        signing_keys = SigningKeys(settings.secret_list)
-        hasher = PasswordHasher(on_wait=HASH_WAIT_SECONDS.observe)
+        signing_keys, hasher = SigningKeys(settings.secret_list), PasswordHasher(on_wait=HASH_WAIT_SECONDS.observe)
         feed = _feed(settings, database, keyring, signing_keys, ended_view)
         watching = _watching(settings, database, hasher, feed.hub, ended_view, traces)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
-        rotations = RotationRepository(database)
         session_search = SessionSearch(database, keyring, replica)
         credentials = Credentials(database, hasher, keyring)
         admin_reads = AdminReads(database)
-        client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
-        authentication = Authentication(access_tokens, rotations, clock, ended_view)
-        sign_in = SignIn(
-            database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
-        )
-        refresh = Refresh(database, rotations, pairs, lifetimes)
+        client_authentication = ClientAuthentication(database, keyring, access_tokens, database.clock)
+        authentication = Authentication(access_tokens, RotationRepository(database), database.clock, ended_view)
+        sign_in = _sign_in(settings, database, hasher, keyring, pairs, credentials)
+        refresh = Refresh(database, RotationRepository(database), pairs, settings.lifetimes)
         sessions = Sessions(database, pairs)
         oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
             settings=settings,
-            clock=clock,
+            clock=database.clock,
             database=database,
             maintenance=maintenance,
             hasher=hasher,
@@ -282,6 +265,18 @@ def _housekeeping(settings: Settings, database: Database) -> Housekeeping:
     return Housekeeping(database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold)
 
 
+def _sign_in(
+    settings: Settings,
+    database: Database,
+    hasher: PasswordHasher,
+    keyring: Keyring,
+    pairs: TokenPairs,
+    credentials: Credentials,
+) -> SignIn:
+    limit = settings.max_sessions_per_user
+    return SignIn(database, hasher, keyring, pairs, settings.lifetimes, credentials, max_sessions=limit)
+
+
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
     return AccessTokens(
         signing_keys,
@@ -301,12 +296,12 @@ def _keyring(settings: Settings) -> Keyring:
         raise SettingsInvalid(f"ROTA_SECRETS: {collision}") from None
 
 
-def _ended_view(settings: Settings, clock: Clock, *databases: Database) -> EndedView:
+def _ended_view(settings: Settings, *databases: Database) -> EndedView:
     """The view of ended sessions, which is told at once what any of this process's databases ends."""
     engine = make_engine(settings.direct_url, pool_size=1, application_name="rota-ends")
     ended_view = EndedView(
-        Doorbell(engine, clock),
-        clock,
+        Doorbell(engine, databases[0].clock),
+        databases[0].clock,
         staleness=timedelta(seconds=settings.revocation_staleness_seconds),
         strict=settings.revocation_mode == "strict",
     )
@@ -342,57 +337,3 @@ def _publishing(settings: Settings, database: Database) -> Publishing | None:
         return Publishing(database, NoteSigner(key), DirectorySink(Path(settings.audit_sink)))
     except Malformed:
         raise SettingsInvalid("ROTA_AUDIT_SIGNING_KEY is not a key made by `rota audit new-key`") from None
-
-
-def build_retention(services: Container) -> tuple[Retention, Database]:
-    """The service that removes months, and its database, which acts as the owner and is to be closed after use."""
-    settings = services.settings
-    owner = Database(make_engine(settings.maintenance_url, pool_size=2, role=OWNER), services.clock, hot_connections=1)
-    retention = Retention(
-        services.database,
-        owner,
-        services.exports,
-        days=settings.audit_retention_days,
-        legal_hold=settings.audit_legal_hold,
-    )
-    return retention, owner
-
-
-def build_key_calendar(settings: Settings, *, has_database: bool) -> tuple[KeyCalendar, Database | None]:
-    """The calendar of keys, and its database, which is to be closed after use; needs neither a database nor secrets."""
-    clock, database = Clock(), None
-    if has_database:
-        engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-keys")
-        database = Database(engine, clock, hot_connections=1)
-    return KeyCalendar(settings.secret_list, database, clock, settings.lifetimes), database
-
-
-@asynccontextmanager
-async def build_doctor(
-    examined: Examined,
-    *,
-    duties: Sequence[Duty],
-    find_drift: Callable[[str], str | None],
-    backup_stamp: str = "",
-    processes: int | None = None,
-    clock: Clock | None = None,
-) -> AsyncIterator[Doctor]:
-    """A doctor for an environment that may be wrong in any way; see `Patient`."""
-    settings, clock = examined.settings, clock or Clock()
-    url = settings.database_url.get_secret_value()
-    engine = make_engine(url, pool_size=1, application_name="rota-doctor")
-    database = Database(engine, clock, hot_connections=1)
-    services = None
-    if settings.secret_list and not examined.complaints:
-        services = ServicesToExamine(
-            database,
-            Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin)),
-            JobRuns(database, settings, AdminReads(database)),
-            KeyCalendar(settings.secret_list, database, clock, settings.lifetimes),
-        )
-    inspection = Inspection(url, seconds=INSPECTION_SECONDS)
-    patient = Patient(examined, inspection, services, duties, clock, find_drift, processes, backup_stamp)
-    try:
-        yield Doctor(patient)
-    finally:
-        await database.close()

@@ -26,7 +26,7 @@ _OPERATOR_TOKEN: Final = re.compile(r"[\x21-\x7E]{32,512}", re.ASCII)
 _URL_PARAMETERS: Final = frozenset({"host", "port", "sslmode"})
 
 # Read by the test suite, not by the product; it may stand in an environment that also runs the product.
-_FOREIGN: Final = frozenset({"ROTA_TEST_DATABASE_URL"})
+_FOREIGN: Final = frozenset({"ROTA_TEST_DATABASE_URL", "ROTA_TEST_SCHEMA_BY"})
 
 
 class SettingsInvalid(Exception):

@@ -1,5 +1,6 @@
 """
-Finding sessions in a big data set: each filter and the most plausible pairs, and the memory of an export.
+The administration of a big data set: finding by each filter and the most plausible pairs, the memory of an export,
+and a bulk end beside refreshes.
 
     python -m benchmarks.admin [--quick] [--rows N] [--json PATH] [--only PART]
 
@@ -7,6 +8,7 @@ Builds the data set of `benchmarks.admin_data` twice, with N sessions (10,000,00
 through the service, as the API asks it: the page is found, its users are named, and that somebody asked is committed as
 an event. `query_p95_ms.<filter>` is the worst of four: first and hundredth page, newest and oldest first.
 `growth.<filter>` is that against the small data set, which is asked in turn with the big one, so that noise meets both.
+The bulk end is that of `benchmarks.admin_bulk`. It comes last, for it ends a tenth of the sessions.
 """
 
 import argparse
@@ -17,7 +19,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -38,10 +39,10 @@ from app.domain.users import Role
 from app.observability.logs import configure_logs
 from app.services.session_search import FoundSessions
 from app.settings import Settings
-from benchmarks import rig
+from benchmarks import admin_bulk, rig
 from benchmarks.admin_data import ADMINS, DataSet, build
 
-PARTS = ("queries", "export")
+PARTS = ("queries", "export", "bulk")
 PAGE, HUNDREDTH = 50, 99 * 50
 PASSWORD = "correct horse battery staple"  # noqa: S105 - of a database that is thrown away
 FOLLOWED = 200  # pages that are gone through at most to reach the hundredth where matches are few
@@ -54,7 +55,7 @@ class Extent:
     draws: int
 
 
-FULL, QUICK = Extent(10_000_000, 100_000, 40), Extent(50_000, 10_000, 4)
+FULL, QUICK = Extent(10_000_000, 100_000, 40), Extent(50_000, 10_000, 1)
 
 
 def say(words: str) -> None:
@@ -295,16 +296,31 @@ async def queries(big_url: str, big: DataSet, small_url: str, small: DataSet, dr
 # --- export ---
 
 
+# Not by what the kernel says of a child that has ended: that begins with the memory of whoever started it.
+TELLS_ITS_PEAK = """
+import atexit, pathlib, sys
+def tell():
+    status = pathlib.Path("/proc/self/status").read_text()
+    print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+atexit.register(tell)
+from app.cli import main
+main()
+"""
+
+
 def measure_export(url: str) -> dict[str, float]:
     """All sessions as CSV: by `rota sessions export`, whose memory counts whole; over HTTP, what the server grew."""
     settings = {"ROTA_DATABASE_URL": url, "ROTA_SECRETS": rig.SECRET}
-    words = [sys.executable, "-c", "from app.cli import main; main()", "sessions", "export", "--format", "csv"]
-    with subprocess.Popen(
-        words, env={**os.environ, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        _, _, used = os.wait4(process.pid, 0)
-        process.returncode = 0
-    peak = used.ru_maxrss * 1024 / 1e6
+    words = [sys.executable, "-c", TELLS_ITS_PEAK, "sessions", "export", "--format", "csv"]
+    done = subprocess.run(
+        words,
+        check=True,
+        env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    peak = int(done.stderr.split()[-1]) * 1024 / 1e6
     say(f"  by the command line: {peak:.0f} MB at most")
     uvloop.run(_make_auditor(url))
     with rig.rota(url, seals=False) as port:
@@ -348,7 +364,7 @@ def _peak_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a minute or two, on 50,000 sessions")
+    parser.add_argument("--quick", action="store_true", help="a minute or so, on 50,000 sessions")
     parser.add_argument("--rows", type=int, metavar="N", help="sessions of the big data set")
     parser.add_argument("--json", metavar="PATH", help="write the figures as a JSON object")
     parser.add_argument("--only", choices=PARTS, help="measure only this part")
@@ -359,7 +375,7 @@ def main() -> None:
     configure_logs("console")
     figures: dict[str, float] = {}
     try:
-        with tempfile.TemporaryDirectory(prefix="rota-admin-"), rig.database() as url:
+        with rig.database() as url:
             began = time.perf_counter()
             say(f"building {extent.rows:,} sessions")
             big = build(url, extent.rows, say)
@@ -373,6 +389,9 @@ def main() -> None:
             if "export" in parts:
                 say("exporting")
                 figures |= measure_export(url)
+            if "bulk" in parts:
+                say("ending")
+                figures |= admin_bulk.figures(url, big, quick=options.quick)
     finally:
         rig.report(figures, options.json)  # what a run that was broken off has found
 

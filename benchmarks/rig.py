@@ -109,7 +109,7 @@ def server(words: list[str], port: int, **environment: str) -> Iterator[int]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -159,7 +159,7 @@ class Run:
         return len(self.latencies) / self.seconds
 
     def quantile_ms(self, share: float) -> float:
-        ordered = sorted(self.latencies)
+        ordered = sorted(self.latencies) or [0.0]
         return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 

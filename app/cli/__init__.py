@@ -1,5 +1,7 @@
 """The command line. Data goes to standard output, talk to standard error."""
 
+import os
+import signal
 import sys
 
 import typer
@@ -25,8 +27,12 @@ cli.add_typer(config.commands, name="config")
 
 
 @cli.callback()
-def rota() -> None:
+def rota(context: typer.Context) -> None:
     """Rota: sessions as refresh-token families in PostgreSQL."""
+    if os.getpid() == 1 and context.invoked_subcommand != "serve":
+        # The first process of a container gets no signal that it does not handle: it would work on until it is killed.
+        # The server handles them itself.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 # By code: the classes stand beside their services, which commands without a database do not load.

@@ -51,7 +51,7 @@ def doctor(
 
 async def _examine(only: list[str], backup_stamp: str, processes: int | None) -> "list[Examination]":
     from app.cli.schema import find_drift  # noqa: PLC0415 - the database's libraries, only here
-    from app.container import build_doctor  # noqa: PLC0415 - likewise
+    from app.command_services import build_doctor  # noqa: PLC0415 - likewise
     from app.jobs.schedule import JOBS  # noqa: PLC0415 - likewise
 
     async with build_doctor(

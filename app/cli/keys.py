@@ -40,7 +40,7 @@ def list_keys(
     Without a database the host's time is taken, and the trail and the counts are left out. Exit code 5: something is
     missing.
     """
-    from app.container import build_key_calendar  # noqa: PLC0415 - the database's libraries, only here
+    from app.command_services import build_key_calendar  # noqa: PLC0415 - the database's libraries, only here
 
     configure_logs("console")
     moment = parse_time(since)

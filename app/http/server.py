@@ -18,11 +18,15 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.http.protocol import DRAINING, STOPPING, BoundedHttpProtocol
+from app.observability.logs import get_logger
+
+log = get_logger()
 
 # Together with what the application's own end may take, less than the 20 seconds that we promise.
 NOTICE_SECONDS: Final = 1.0  # of serving as before while not ready any more
 LINGER_SECONDS: Final = 1.0  # of idle connections after that; proxies that keep them shorter never see one closed
-REQUEST_SECONDS: Final = 10.0  # for running requests, from the end of the notice
+REQUEST_SECONDS: Final = 10.0  # for running requests, from the signal
+LEAVE_SECONDS: Final = 1.0  # for what is left to hang up
 WHOLE_SECONDS: Final = 19  # after which the kernel ends the process, whatever it hangs on
 LOOK_SECONDS: Final = 0.05
 
@@ -69,6 +73,19 @@ class DrainingServer(uvicorn.Server):
             signal.signal(sig, self.handle_exit)
         yield
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=LEAVE_SECONDS)
+        # All is done that can be. What waits for a database that does not answer would be waited for by whoever runs
+        # the loop; and where the time was needed, none is left for an interpreter that tidies up.
+        if self.started and (left or asyncio.get_running_loop().time() > self._requests_until):
+            log.warning("server.left_at_once", tasks=len(left))
+            os._exit(0)
+
     async def main_loop(self) -> None:
         await super().main_loop()
         self._begin_draining()
@@ -77,7 +94,6 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._begin_draining()
         await self._stop_listening(sockets or [])
-        self._requests_until = asyncio.get_running_loop().time() + REQUEST_SECONDS
         self._tell(STOPPING)
         await self._wait(LINGER_SECONDS, unless_idle=True)
         await super().shutdown()
@@ -85,6 +101,7 @@ class DrainingServer(uvicorn.Server):
     def _begin_draining(self) -> None:
         if not self.server_state.draining:
             self.server_state.draining = True
+            self._requests_until = asyncio.get_running_loop().time() + REQUEST_SECONDS
             self._tell(DRAINING)
             for connection in list(self.server_state.connections):
                 if isinstance(connection, BoundedHttpProtocol):

@@ -49,7 +49,7 @@ from app.repositories.troubles import CANCELED, kind_of, trouble
 from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
-CLOSE_SECONDS: Final = 3
+CLOSE_SECONDS: Final = 2
 
 
 class Database:

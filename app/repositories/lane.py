@@ -13,7 +13,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from app.observability.statements import StatementWatch
 from app.repositories.engine import POOL_WAIT_SECONDS
-from app.repositories.pooled import PooledConnection
+from app.repositories.pooled import as_pooled
 
 LOCK_MILLISECONDS: Final = 300
 
@@ -93,8 +93,8 @@ class Lane:
         driver = _driver(pooled)
         try:
             # A row that somebody sits on must not keep a place of which all others have a share.
-            if _is_pooled(driver):
-                driver.bound("lock_timeout", str(LOCK_MILLISECONDS))
+            if (pooling := as_pooled(driver)) is not None:
+                pooling.bound("lock_timeout", str(LOCK_MILLISECONDS))
             else:
                 await driver.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         except BaseException:
@@ -120,14 +120,9 @@ class Lane:
 
 
 async def _fetch(driver: Any, statement: str, arguments: tuple[object, ...]) -> Any:
-    if _is_pooled(driver):
-        return await driver.run_alone(statement, arguments)
+    if (pooling := as_pooled(driver)) is not None:
+        return await pooling.run_alone(statement, arguments)
     return await driver.fetchrow(statement, *arguments)
-
-
-def _is_pooled(driver: Any) -> bool:
-    """By its type: asyncpg lets any connection pass as an instance of any of its classes."""
-    return issubclass(type(driver), PooledConnection)
 
 
 def _driver(pooled: PoolProxiedConnection) -> Any:

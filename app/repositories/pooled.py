@@ -79,6 +79,11 @@ class PooledConnection(asyncpg.Connection):
             raise OutsideTransaction
 
 
+def as_pooled(driver: object) -> PooledConnection | None:
+    """The connection if it is one of these. `isinstance` holds for all of asyncpg's, by its own metaclass."""
+    return driver if type(driver) is PooledConnection else None
+
+
 def unnamed() -> str:
     """The name of a prepared statement that the next one replaces, and that leaves nothing in the server's session."""
     return ""

@@ -17,7 +17,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Text,
-    Uuid,
     cast,
     extract,
     func,
@@ -44,6 +43,7 @@ from app.repositories.session_ways import (
     by_ids,
     by_set,
     by_state,
+    by_user,
     by_value,
     everything,
     last_of,
@@ -101,7 +101,7 @@ class SessionListRepository:
         if wanted.username is not None or wanted.username_prefix is not None:
             people = await self._find_people(wanted)
             if len(people) <= USERS_LIMIT:
-                ways.append(by_value("username", F.user_id, Uuid(), people))
+                ways.append(by_user("username", people, wanted))
         if wanted.network is not None:
             way = await self._find_network(wanted.network, wanted)
             if way is None and wanted.scope is AddressScope.ANY:

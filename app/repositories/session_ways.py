@@ -91,7 +91,7 @@ def span_of(wanted: SessionFilter, *, newest_first: bool, longest_life: timedelt
 def by_equality(wanted: SessionFilter) -> Iterator[Way]:
     """The ways of those conditions that name one value. What nearly all sessions have is in no index."""
     if wanted.user_id is not None:
-        yield by_value("user", F.user_id, Uuid(), [wanted.user_id])
+        yield by_user("user", [wanted.user_id], wanted)
     if wanted.client_id is not None and wanted.client_id != FIRST_PARTY_CLIENT:
         others = F.client_id != literal_column(f"'{FIRST_PARTY_CLIENT}'")
         yield by_value("client", F.client_id, Text(), [wanted.client_id], others)
@@ -104,6 +104,12 @@ def by_equality(wanted: SessionFilter) -> Iterator[Way]:
         yield by_value("end_reason", F.end_reason, Text(), [wanted.end_reason.value], F.end_reason.is_not(None))
     if wanted.ended_by is not None:
         yield by_value("ended_by", F.ended_by, Uuid(), [wanted.ended_by], F.ended_by.is_not(None))
+
+
+def by_user(name: str, users: Sequence[UUID], wanted: SessionFilter) -> Way:
+    """The sessions of some users; only the live ones, of which there are few, if no others can match."""
+    live = [F.ended_at.is_(None)] if wanted.state in {SessionState.ACTIVE, SessionState.LAPSED} else []
+    return by_value(name, F.user_id, Uuid(), users, *live)
 
 
 def by_state(wanted: SessionFilter) -> Iterator[Way]:

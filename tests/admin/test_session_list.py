@@ -126,6 +126,31 @@ async def test_a_page_that_is_cut_short_says_so_and_loses_nothing(desk: Desk, mo
     assert cut >= 2
 
 
+async def test_what_somebody_has_open_is_not_looked_for_among_what_has_ended(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many sessions of theirs have ended before: the first page is full, though there is no time to look."""
+    await desk.make_rows(400)
+    ada = next(row["user_id"] for row in desk.rows if row["username"] == "ada")
+    long_ago = desk.clock.time - timedelta(days=100)
+    await desk.sql.execute(
+        "UPDATE families SET ended_at = $2, end_reason = 'logout', ended_xact = '3',"
+        " id = overlay(id::text PLACING '0000' FROM 1 FOR 4)::uuid"
+        " WHERE user_id = $1 AND (ended_at IS NOT NULL OR least(idle_expires_at, expires_at) <= $3)",
+        ada,
+        long_ago,
+        desk.clock.time,
+    )
+    monkeypatch.setattr(session_search, "LOOKS_MINIMUM", 0)
+    monkeypatch.setattr(desk.services.session_search, "_look_seconds", 0.0)
+    expected = desk.expected(lambda row: row["user_id"] == ada and desk.state(row) == "active", newest_first=False)
+    for user in ({"user": "ada"}, {"user": str(ada)}):
+        page = await desk.ask(**user, state="active", order="oldest", limit=2)
+        assert [item["id"] for item in page["items"]] == expected[:2]
+        assert page["next"] is not None
+        assert not page["cut_short"]
+
+
 async def test_pages_join_while_sessions_start_and_end(desk: Desk) -> None:
     """Sessions that are there all the time are neither skipped nor repeated, both ways, whoever comes and goes."""
     await desk.make_rows(200)

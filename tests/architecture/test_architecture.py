@@ -98,7 +98,8 @@ def test_repositories_never_commit() -> None:
     """Only a unit of work does, by name, inside a service."""
     for path in SOURCES:
         if "commit()" in path.read_text():
-            assert path.parent.name == "services" or path.name == "database.py", path
+            # `pooled.py` wraps a statement that is a transaction by itself into one that a pooler keeps together.
+            assert path.parent.name == "services" or path.name in {"database.py", "pooled.py"}, path
 
 
 def test_every_action_is_written_somewhere() -> None:

@@ -5,11 +5,14 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -17,11 +20,17 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
+from app import __version__
+from app.services.migrations import read_revisions
 from tests.cli.test_cli import free_port
 from tests.conftest import SECRET
+from tests.migrations.conftest import Tree
 
 ROOT = Path(__file__).parents[2]
 ROTA = "from app.cli import main; main()"
+EXAMPLE = ROOT / "deploy" / "nginx" / "nginx.conf"
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+NEXT = "99.0.0"  # a release that comes after this one
 WHOLE_SECONDS = 20  # what a stop may take, whatever happens
 
 
@@ -197,3 +206,57 @@ def form(path: str, **fields: str) -> tuple[bytes, bytes]:
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode(), body
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Iterator[Tree]:
+    """
+    The sources of a next release: another version, and to this one's schema a column and an index that it adds while
+    this one still serves, and what it takes away afterwards.
+    """
+    path = tmp_path / "release"
+    path.mkdir()
+    for name in ("app", "migrations"):
+        shutil.copytree(ROOT / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "alembic.ini", path)
+    tree = Tree(path, read_revisions()[-1].id, [])
+    tree.set("app/__init__.py", f'__version__ = "{__version__}"', f'__version__ = "{NEXT}"')
+    tree.add("column", 'op.execute("ALTER TABLE families ADD COLUMN note text")')
+    index = "CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_families_device ON families (device)"
+    tree.add("index", f'with op.get_context().autocommit_block():\n        op.execute("{index}")', before="column")
+    drop = 'op.execute("ALTER TABLE families DROP COLUMN note")'
+    tree.add("drop", drop, before="index", phase="contract", oldest=NEXT)
+    yield tree
+    for process in tree.started:  # those that a failed test has left
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def nginx(ports: tuple[int, int], folder: Path) -> Iterator[int]:
+    """The example of `deploy/nginx` before two servers, as a user without any rights; its port."""
+    port = free_port()
+    text = EXAMPLE.read_text()
+    for old, new in ((8001, ports[0]), (8002, ports[1]), (8080, port)):
+        assert text.count(f"127.0.0.1:{old}") == 1
+        text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
+    (folder / "nginx.conf").write_text(text)
+    who: str | None = None
+    if os.geteuid() == 0:
+        who = "nobody"
+        shutil.chown(folder, who)
+    assert NGINX is not None
+    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"], user=who)
+    try:
+        while not _listens(port):
+            assert process.poll() is None, "nginx did not start"
+            time.sleep(0.02)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from app.cli.schema import find_drift
-from app.container import build_doctor
+from app.command_services import build_doctor
 from app.domain.checks import Examination
 from app.domain.clock import Clock
 from app.jobs.schedule import JOBS

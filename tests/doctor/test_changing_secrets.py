@@ -33,7 +33,7 @@ ISSUER = "https://rota.test"
 ACCESS_SECONDS = 10
 MAIN = "from app.cli import main; main()"
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 def told() -> list[str]:

@@ -154,8 +154,8 @@ CASES = [
     ),
     case(
         "rights.trail",
-        "GRANT UPDATE (action) ON audit_batches TO PUBLIC",
-        "REVOKE UPDATE (action) ON audit_batches FROM PUBLIC",
+        "GRANT UPDATE (count) ON audit_batches TO PUBLIC",
+        "REVOKE UPDATE (count) ON audit_batches FROM PUBLIC",
         says="PUBLIC",
         name="everybody, a column",
     ),

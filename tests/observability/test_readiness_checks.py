@@ -190,7 +190,7 @@ async def test_a_stale_view(own_app: FastAPI) -> None:
     assert set(await failing(own_app)) == {"revocation"}
     following = asyncio.create_task(view.follow())
     async with asyncio.timeout(30):
-        while view.now() is None:  # noqa: ASYNC110 - it reads the database, and says to nobody that it has
+        while view.now() is None:
             await asyncio.sleep(0)
     assert await failing(own_app) == {}
     following.cancel()
