@@ -24,6 +24,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     target = make_url(url)
     host, port = str(target.query.get("host") or target.host), target.port or 5432
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -35,11 +36,17 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
             writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        serving = asyncio.current_task()
+        assert serving is not None
+        tasks.add(serving)
+        serving.add_done_callback(tasks.discard)
         await proxy.hands_on.wait()
         if host.startswith("/"):
             there = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
             there = await asyncio.open_connection(host, port)
+        writers.append(there[1])
         for task in (asyncio.create_task(pump(reader, there[1])), asyncio.create_task(pump(there[0], writer))):
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -51,8 +58,10 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     try:
         yield proxy
     finally:
-        proxy.hands_on.set()
         server.close()
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)

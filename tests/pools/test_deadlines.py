@@ -192,7 +192,7 @@ async def test_what_waits_on_purpose(own: OwnDatabase) -> None:
 
 
 async def test_the_end_of_a_server_whose_database_hangs(own: OwnDatabase) -> None:
-    """SIGTERM amid requests that the database does not answer: over within 20 seconds, by itself."""
+    """SIGTERM amid requests that the database does not answer: 503 to them, and over within 20 seconds, by itself."""
     async with proxied(own.app) as proxy:
         port = free_port()
         process = subprocess.Popen(
@@ -218,7 +218,7 @@ async def test_the_end_of_a_server_whose_database_hangs(own: OwnDatabase) -> Non
                 process.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(process.wait, 60)
                 took = time.monotonic() - told
-                await asyncio.gather(*hanging, return_exceptions=True)
+                assert {answer.status_code for answer in await asyncio.gather(*hanging)} == {503}
             assert took < 20
         finally:
             if process.poll() is None:
