@@ -41,7 +41,7 @@ def build_key_calendar(settings: Settings, *, has_database: bool) -> tuple[KeyCa
     """The calendar of keys, and its database, which is to be closed after use; needs neither a database nor secrets."""
     clock, database = Clock(), None
     if has_database:
-        engine = make_engine(settings.database_url.get_secret_value(), pool_size=1, application_name="rota-keys")
+        engine = make_engine(settings.direct_url, pool_size=1, application_name="rota-keys")
         database = Database(engine, clock, hot_connections=1)
     return KeyCalendar(settings.secret_list, database, clock, settings.lifetimes), database
 
@@ -58,8 +58,7 @@ async def build_doctor(
 ) -> AsyncIterator[Doctor]:
     """A doctor for an environment that may be wrong in any way; see `Patient`."""
     settings, clock = examined.settings, clock or Clock()
-    url = settings.database_url.get_secret_value()
-    engine = make_engine(url, pool_size=1, application_name="rota-doctor")
+    engine = make_engine(settings.direct_url, pool_size=1, application_name="rota-doctor")
     database = Database(engine, clock, hot_connections=1)
     services = None
     if settings.secret_list and not examined.complaints:
@@ -69,7 +68,8 @@ async def build_doctor(
             JobRuns(database, settings, AdminReads(database)),
             KeyCalendar(settings.secret_list, database, clock, settings.lifetimes),
         )
-    inspection = Inspection(url, seconds=INSPECTION_SECONDS)
+    pooled_url = settings.database_url.get_secret_value() if settings.is_pooled else ""
+    inspection = Inspection(settings.direct_url, pooled_url=pooled_url, seconds=INSPECTION_SECONDS)
     patient = Patient(examined, inspection, services, duties, clock, find_drift, processes, backup_stamp)
     try:
         yield Doctor(patient)

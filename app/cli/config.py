@@ -16,6 +16,7 @@ commands = typer.Typer(help="The settings as they are in effect here.", no_args_
 PIPED_COLUMNS: Final = 200
 # By the end of a field's name; the others have none.
 UNITS: Final = {
+    "_milliseconds": "milliseconds",
     "_seconds": "seconds",
     "_days": "days",
     "database_pool_size": "connections",

@@ -146,7 +146,7 @@ CHECKS: Final = (
         "Notifications arrive",
         "by them a process hears of the ends of sessions at once; without them it polls, up to "
         "ROTA_REVOCATION_STALENESS_SECONDS later",
-        "Let `ROTA_DATABASE_URL` lead to the database itself, or to a pooler in session mode.",
+        "Set `ROTA_DIRECT_DATABASE_URL` to a URL that leads to the database itself, or to a pooler in session mode.",
     ),
     Check(
         "database.deadlines",

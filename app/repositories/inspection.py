@@ -33,8 +33,10 @@ class Look:
 class Inspection:
     """Connections to look around with; each question has one of its own, so that none inherits another's trouble."""
 
-    def __init__(self, url: str, *, seconds: float) -> None:
+    def __init__(self, url: str, *, pooled_url: str = "", seconds: float) -> None:
+        """`pooled_url`: where servers go, if that is another way: through a transaction pooler."""
         self._url = url
+        self._pooled_url = pooled_url
         self._milliseconds = int(1000 * seconds)
 
     @asynccontextmanager
@@ -50,7 +52,9 @@ class Inspection:
     @asynccontextmanager
     async def as_server(self) -> AsyncIterator[Look]:
         """As a server's connection is: acting as its role, and with the bounds that it asked for, if it got them."""
-        async with self._connected(make_engine(self._url, pool_size=1, application_name="rota-doctor")) as db:
+        url, pooled = self._pooled_url or self._url, bool(self._pooled_url)
+        engine = make_engine(url, pool_size=1, application_name="rota-doctor", pooled=pooled)
+        async with self._connected(engine) as db:
             yield Look(db)
 
     async def hears(self, seconds: float) -> bool:

@@ -24,7 +24,14 @@ _OFF: Final = "off"
 
 async def reachable(patient: Patient) -> Finding:
     async with patient.inspection.look() as db:
-        return ok(f"The database {await db.diagnostics.ask()} answers.")
+        name = await db.diagnostics.ask()
+    if not patient.settings.is_pooled:
+        return ok(f"The database {name} answers.")
+    async with patient.inspection.as_server() as db:
+        through = await db.diagnostics.ask()
+    if through != name:
+        return failure(f"The pooler leads to the database {through}, the direct URL to {name}.")
+    return ok(f"The database {name} answers, directly and through the pooler.")
 
 
 async def version(patient: Patient) -> Finding:

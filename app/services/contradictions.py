@@ -123,7 +123,7 @@ def _of_retention(settings: Settings) -> tuple[_Rule, ...]:
 def _of_databases(settings: Settings) -> tuple[_Rule, ...]:
     server = settings.database_url.get_secret_value()
     rules = []
-    for field in ("maintenance_database_url", "migration_database_url"):
+    for field in ("direct_database_url", "replica_url", "maintenance_database_url", "migration_database_url"):
         other = getattr(settings, field).get_secret_value()
         rules.append(
             _Rule(
