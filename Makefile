@@ -19,7 +19,8 @@ run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota
 	@exec $(BIN)/rota dev
 
 test: $(VENV)/.installed ## Run all tests
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not alone"
+	@$(BIN)/pytest -m alone
 
 check: $(VENV)/.installed ## Lint, types, import contracts, the migrations' SQL
 	@$(BIN)/ruff check .
@@ -44,9 +45,11 @@ bench-admin: $(VENV)/.installed ## Measure finding, exporting and ending session
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
 
-docs: $(VENV)/.installed ## Write what is made from code: the page of events, the migrations' SQL
+docs: $(VENV)/.installed ## Write what is made from code: the pages of events, metrics and checks, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events
+	@$(BIN)/python -m docs.generate_metrics
 	@$(BIN)/python -m docs.generate_sql
+	@$(BIN)/python -m docs.generate_doctor
 
 lock: $(VENV)/.installed ## Compile the lock files anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock

@@ -20,6 +20,7 @@ from app.api import (
     health,
     keys,
     me,
+    metrics,
     oauth,
     passwords,
     session_exports,
@@ -29,10 +30,12 @@ from app.api import (
 )
 from app.container import Container
 from app.domain.clock import Clock
+from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
-from app.http.protocol import STOPPING
-from app.jobs.following import following_ends
+from app.http.protocol import DRAINING, STOPPING
+from app.jobs.following import following_ends, following_replica
+from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs
 from app.services.devices import load_rules
@@ -57,6 +60,7 @@ SURFACE: Final = (
     feed,
     keys,
     health,
+    metrics,
 )
 
 
@@ -76,9 +80,22 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
         await container.lifecycle.started()
-        async with running_jobs(container), following_ends(container):
-            # The server waits for open answers before it tells us to stop; streams have no end but this one.
-            yield {STOPPING: container.feed.hub.stop}
+        async with (
+            running_jobs(container) as end_jobs,
+            following_ends(container),
+            following_replica(container),
+            sampling(container),
+        ):
+
+            def drain() -> None:
+                container.readiness.drain()
+                end_jobs()
+
+            def stop() -> None:
+                drain()  # not every server gives notice
+                container.feed.hub.stop()  # it waits for open answers, and streams have no end but this one
+
+            yield {DRAINING: drain, STOPPING: stop}
         await container.lifecycle.stopped()
         await warming
         await container.close()
@@ -98,7 +115,9 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     app.state.container = container
     app.state.duties = JOBS
     install_error_handlers(app)
-    app.add_middleware(RequestContext)
+    app.add_middleware(Deadline, seconds=container.settings.request_seconds)
+    slow_seconds = container.settings.slow_request_milliseconds / 1000
+    app.add_middleware(RequestContext, slow_seconds=slow_seconds, traces=container.watching.traces)
     return app
 
 

@@ -2,7 +2,10 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as made_by
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -17,11 +20,13 @@ from app.domain.families import Lifetimes
 
 PREFIX: Final = "ROTA_"
 SECRET_BYTES_MINIMUM: Final = 32
+NOWHERE: Final = "postgresql://"  # stands where no database is named
 
+_OPERATOR_TOKEN: Final = re.compile(r"[\x21-\x7E]{32,512}", re.ASCII)
 _URL_PARAMETERS: Final = frozenset({"host", "port", "sslmode"})
 
 # Read by the test suite, not by the product; it may stand in an environment that also runs the product.
-_FOREIGN: Final = frozenset({"ROTA_TEST_DATABASE_URL"})
+_FOREIGN: Final = frozenset({"ROTA_TEST_DATABASE_URL", "ROTA_TEST_SCHEMA_BY"})
 
 
 class SettingsInvalid(Exception):
@@ -38,6 +43,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr
+    direct_database_url: SecretStr = SecretStr("")
+    replica_url: SecretStr = SecretStr("")
+    replica_lag_seconds: Annotated[int, Field(ge=1, le=600)] = 5
+    request_seconds: Annotated[int, Field(ge=1, le=600)] = 30
     database_pool_size: Annotated[int, Field(ge=2, le=200)] = 16
     secrets: SecretStr = SecretStr("")
     issuer: Annotated[str, Field(min_length=1, max_length=200)] = "http://127.0.0.1:8000"
@@ -60,10 +69,18 @@ class Settings(BaseSettings):
     audit_sink: str = ""
     audit_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     audit_legal_hold: bool = False
+    slow_request_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = 1000
+    slow_statement_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = 500
+    metrics_directory: str = ""
+    traces_endpoint: Annotated[str, Field(max_length=500)] = ""
+    operator_token: SecretStr = SecretStr("")
+    backup_stamp: str = ""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
 
-    @field_validator("database_url", "maintenance_database_url", "migration_database_url")
+    @field_validator(
+        "database_url", "direct_database_url", "replica_url", "maintenance_database_url", "migration_database_url"
+    )
     @classmethod
     def _is_postgresql(cls, value: SecretStr, given: ValidationInfo) -> SecretStr:
         if given.field_name != "database_url" and not value.get_secret_value():
@@ -74,6 +91,22 @@ class Settings(BaseSettings):
         unknown = parse_qs(urlsplit(value.get_secret_value()).query).keys() - _URL_PARAMETERS
         if unknown:
             raise ValueError(f"the URL's parameters may be {', '.join(sorted(_URL_PARAMETERS))}")
+        return value
+
+    @field_validator("operator_token")
+    @classmethod
+    def _is_hard_to_guess(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value()
+        if token and not _OPERATOR_TOKEN.fullmatch(token):
+            raise ValueError("must be 32 to 512 visible ASCII characters")
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc):
+            raise ValueError("must be an http:// or https:// URL, and hold no password")
         return value
 
     @field_validator("audit_origin")
@@ -105,9 +138,24 @@ class Settings(BaseSettings):
         return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether a transaction pooler stands before the database: a direct URL is named for what cannot go through."""
+        return bool(self.direct_database_url.get_secret_value())
+
+    @property
+    def direct_url(self) -> str:
+        """Leads to the database itself, by the server's login."""
+        return self.direct_database_url.get_secret_value() or self.database_url.get_secret_value()
+
+    @property
+    def maintenance_url(self) -> str:
+        """Leads to the database itself, by a login that may erase and remove, if one is named."""
+        return self.maintenance_database_url.get_secret_value() or self.direct_url
+
+    @property
     def migration_url(self) -> str:
         """Leads to the database itself, by a login that may change its schema."""
-        return self.migration_database_url.get_secret_value() or self.database_url.get_secret_value()
+        return self.migration_database_url.get_secret_value() or self.direct_url
 
     @property
     def log_origin(self) -> str:
@@ -136,43 +184,133 @@ class Settings(BaseSettings):
         return init_settings, env_settings
 
 
-_SECRET_FIELDS: Final = (
+SECRET_FIELDS: Final = (
     "database_url",
+    "direct_database_url",
+    "replica_url",
     "maintenance_database_url",
     "migration_database_url",
     "secrets",
     "audit_signing_key",
+    "operator_token",
 )
 
 
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(environ: Mapping[str, str] = os.environ, **otherwise: str) -> Settings:
     """
     Settings from the environment.
 
+    Args:
+        otherwise: Values of fields that must be set, for commands that can do without them.
     Raises:
         SettingsInvalid: an unknown `ROTA_` variable (names the nearest known one), a value out of bounds, a secret
             given twice or in a file that cannot be read.
     """
     environ = {name.upper(): value for name, value in environ.items()}
     _refuse_unknown(environ)
+    given = _secrets_from_files(environ)
+    given |= {name: value for name, value in otherwise.items() if name not in given and variable(name) not in environ}
     try:
-        return Settings(**_secrets_from_files(environ))  # type: ignore[arg-type]
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as invalid:
         raise SettingsInvalid("\n".join(_line(error["loc"], error["msg"]) for error in invalid.errors())) from None
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = [variable(name) for name in Settings.model_fields]
-    known += [f"{variable(name)}_FILE" for name in _SECRET_FIELDS]
+    known += [f"{variable(name)}_FILE" for name in SECRET_FIELDS]
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known and name not in _FOREIGN:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)
             raise SettingsInvalid(f"{name} is not a setting; the nearest is {near[0]}")
 
 
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What is wrong with the environment: the variables concerned, and a sentence without values."""
+
+    variables: tuple[str, ...]
+    message: str
+
+
+@dataclass(slots=True)
+class Examined:
+    """
+    An environment as far as it can be understood: what is wrong counts as not set.
+
+    Args:
+        files: By field, the file that its value came from.
+        given: Fields that the environment sets.
+    """
+
+    settings: Settings
+    complaints: list[Complaint] = made_by(default_factory=list)
+    files: dict[str, str] = made_by(default_factory=dict)
+    given: set[str] = made_by(default_factory=set)
+
+
+class _OfValues(Settings):
+    """Of the values it is given, whatever the environment says."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - signature of the framework
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def examine_settings(environ: Mapping[str, str] = os.environ) -> Examined:
+    """Read an environment that may be wrong; see `Examined`. Never raises for what stands in it."""
+    environ = {name.upper(): value for name, value in environ.items()}
+    complaints: list[Complaint] = []
+    values: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for name in sorted(environ):
+        try:
+            _refuse_unknown({name: environ[name]})
+        except SettingsInvalid as unknown:
+            complaints.append(Complaint((name,), str(unknown)))
+    for each in Settings.model_fields:
+        here = {name: environ[name] for name in (variable(each), f"{variable(each)}_FILE") if name in environ}
+        try:
+            values |= _secrets_from_files(here)
+        except SettingsInvalid as wrong:
+            complaints.append(Complaint(tuple(here), str(wrong)))
+            continue
+        if each in SECRET_FIELDS and f"{variable(each)}_FILE" in here:
+            files[each] = here[f"{variable(each)}_FILE"]
+        elif variable(each) in here:
+            values[each] = here[variable(each)]
+    given = set(values)
+    while True:
+        try:
+            return Examined(_OfValues(**values), complaints, files, given)  # type: ignore[arg-type]
+        except ValidationError as invalid:
+            complaints += [_leave_out(values, each["loc"], each["type"], each["msg"]) for each in invalid.errors()]
+
+
+def _leave_out(values: dict[str, str], location: tuple[int | str, ...], kind: str, message: str) -> Complaint:
+    line = _line(location, message)
+    if location:
+        concerned = [str(location[0])]
+    else:  # a rule on several: it names them
+        concerned = [each for each in values if re.search(rf"\b{variable(each)}\b", line)]
+    for each in concerned:
+        values.pop(each, None)
+    if kind == "missing":
+        line = f"{variable(concerned[0])} is not set"
+    values.setdefault("database_url", NOWHERE)
+    return Complaint(tuple(variable(each) for each in concerned), line)
+
+
 def _secrets_from_files(environ: Mapping[str, str]) -> dict[str, str]:
     values = {}
-    for field in _SECRET_FIELDS:
+    for field in SECRET_FIELDS:
         name = f"{variable(field)}_FILE"
         if (path := environ.get(name)) is None:
             continue

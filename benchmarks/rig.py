@@ -127,7 +127,7 @@ def rota(url: str, *, seals: bool = True, **environment: str) -> Iterator[int]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60  # where others are at work too
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"a server ended with {process.returncode}")

@@ -32,6 +32,7 @@ STREAMS = 1000
 REFRESHERS = 16
 ENDS_PER_SECOND = 2.0
 CONNECTED_AT_ONCE = 50
+ARRIVAL_SECONDS = 30
 
 # Sessions that no refresh touches, to be ended.
 ENDED = """
@@ -66,7 +67,10 @@ class _Stream(asyncio.Protocol):
 
 
 async def consume(port: int, streams: int, authorization: str) -> None:
-    """Be so many followers until standard input ends; say when all are there, and what each has got."""
+    """
+    Be so many followers; say when all are there, and what each has got when standard input has said how much it should
+    be and that was there, or long enough awaited.
+    """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     request = (f"GET /revocations/stream HTTP/1.1\r\nHost: bench\r\nAuthorization: {authorization}\r\n\r\n").encode()
@@ -82,14 +86,21 @@ async def consume(port: int, streams: int, authorization: str) -> None:
     for follower in followers:
         follower.events = 0
     print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.read)
+    expected = int(await asyncio.to_thread(sys.stdin.read) or 0)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ARRIVAL_SECONDS):
+            while min(follower.events for follower in followers) < expected:  # noqa: ASYNC110 - each counts for itself
+                await asyncio.sleep(0.1)
     got = [follower.events for follower in followers]
     print(min(got), max(got), sum(follower.lost for follower in followers), flush=True)
 
 
 @contextlib.asynccontextmanager
 async def following(port: int, streams: int, authorization: str) -> AsyncIterator[list[int]]:
-    """Followers in a process of their own; at the end the fewest and most events of one, and how many broke off."""
+    """
+    Followers in a process of their own. The body says how many events each should get; afterwards there stand the
+    fewest and most events of one, and how many broke off.
+    """
     words = [sys.executable, "-m", "benchmarks.streams", "--consume", str(port), "--streams", str(streams)]
     process = subprocess.Popen(  # noqa: ASYNC220 - a moment, before anything is measured
         [*words, "--authorization", authorization], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -99,7 +110,7 @@ async def following(port: int, streams: int, authorization: str) -> AsyncIterato
     try:
         assert (await asyncio.to_thread(process.stdout.readline)).strip() == "ready"
         yield result
-        said, _ = await asyncio.to_thread(process.communicate, "")
+        said, _ = await asyncio.to_thread(process.communicate, str(result.pop()))
         result += map(int, said.split())
     finally:
         if process.poll() is None:
@@ -141,7 +152,7 @@ async def measure(url: str, families: int, seconds: float, rounds: int, streams:
     Args:
         url: A migrated database with `families` of `benchmarks.refresh.FILL`; a thousand more are ended.
     """
-    spare = 100_000  # how many ends there can be; made beyond those that refresh
+    spare = 10_000  # how many ends there can be; made beyond those that refresh
     end_url = re.sub(r"^postgresql\+asyncpg", "postgresql", url)
     rig.psql(url, _spare_families(families, spare))
     authorization = await make_consumer(url)
@@ -164,7 +175,7 @@ async def measure(url: str, families: int, seconds: float, rounds: int, streams:
                     )
                     next_end += ended
                     runs.append(run)
-                    await asyncio.sleep(1.5)  # the last end reaches all
+                    got.append(ended)
                 if count:
                     assert got == [ended, ended, 0], f"{ended} ended, followers got {got}"
     assert not sum(run.errors for run in [*alone, *beside])

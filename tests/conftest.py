@@ -94,7 +94,10 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 async def template_url(server_url: str) -> str:
     """A migrated database that nobody uses, for copies; its URL is of a login that may do anything."""
     url = await postgresql.make_database(server_url, f"rota_template_{WORKER}")
-    await asyncio.to_thread(upgrade_schema, url)
+    if others := os.environ.get("ROTA_TEST_SCHEMA_BY"):
+        await asyncio.to_thread(postgresql.migrate_by, others, url)
+    else:
+        await asyncio.to_thread(upgrade_schema, url)
     await postgresql.empty_trail(url)
     return url
 

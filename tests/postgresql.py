@@ -4,6 +4,8 @@ import contextlib
 import functools
 import gc
 import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -64,6 +66,27 @@ async def make_database(server_url: str, name: str, *, template: str = "template
         await connection.close()
     before, _, after = server_url.partition("?")
     return f"{before.rpartition('/')[0]}/{name}" + (f"?{after}" if after else "")
+
+
+def migrate_by(trees: str, url: str) -> None:
+    """
+    Migrate by other sources than these, one after the other: `PATH` or `PATH@PHASE`, separated by commas.
+
+    So the tests of one release run on what another one makes of the database.
+    """
+    for step in trees.split(","):
+        path, _, phase = step.partition("@")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ROTA_")}
+        done = subprocess.run(
+            [sys.executable, "-c", "from app.cli import main; main()", "db", "upgrade", "--phase", phase or "all"],
+            cwd=path,
+            env={**clean, "PYTHONPATH": path, "ROTA_DATABASE_URL": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{step}: {done.stderr}")
 
 
 # Nobody can empty the trail but its owner, who takes the triggers off for it.

@@ -11,7 +11,9 @@ from app.domain.api_clients import ApiClient, ClientScope
 from app.domain.errors import FeedCursorInvalid
 from app.domain.session_ends import ReasonClass
 from app.domain.snapshots import CURSOR_CHARACTERS
+from app.http.deadline import allow_longer
 from app.http.event_stream import EventStream
+from app.http.watching import WAITING
 from app.services.feed import FeedPage
 
 WAIT_SECONDS: Final = 30
@@ -78,6 +80,8 @@ async def poll(request: Request, client: Following, query: Annotated[PollQuery, 
     something, or after so many seconds.
     """
     if query.wait:
+        setattr(request.state, WAITING, True)
+        allow_longer(request, query.wait)
         page = await services(request).feed.wait(
             query.after,
             seconds=query.wait,

@@ -1,8 +1,11 @@
 """For whoever runs us."""
 
 from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
 
-from app.api.dependencies import Access, services, stated
+from app.api.dependencies import Access, is_operator, services, stated
+from app.domain.errors import Unavailable
+from app.domain.readiness import Report
 
 router = APIRouter(tags=["operation"])
 
@@ -14,7 +17,21 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/readyz", openapi_extra=stated(Access.ANYONE))
-async def ready(request: Request) -> dict[str, str]:
-    """The database takes writes; otherwise 503."""
-    await services(request).housekeeping.check_writable()
-    return {"status": "ok"}
+async def ready(request: Request) -> Response:
+    """
+    200 if this process should be given requests, 503 otherwise.
+
+    With the operator's token the answer names the checks, and says of each that failed why.
+    """
+    report = await services(request).readiness.report()
+    if is_operator(request):
+        return _checks(report)
+    if not report.ready:
+        raise Unavailable(why=report.failed)
+    return JSONResponse({"status": "ok"})
+
+
+def _checks(report: Report) -> JSONResponse:
+    checks = [{"name": each.check, "ok": each.ok, "why": each.why} for each in report.findings]
+    status, headers = (200, {}) if report.ready else (503, {"Retry-After": str(Unavailable.retry_after_seconds)})
+    return JSONResponse({"status": "ok" if report.ready else "unavailable", "checks": checks}, status, headers)

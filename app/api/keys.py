@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from app.api.dependencies import Access, services, stated
 from app.domain.api_clients import ClientGrant, ClientScope
 
+# HEAD too (RFC 9110 section 9.1): caches and people look at headers with it. The server leaves the body out.
 router = APIRouter(tags=["standards"])
 
 # A key is published thirty days before it signs. A secret that was appended should be left there for this long before
@@ -22,6 +23,7 @@ _SECRETS: Final = ["client_secret_basic", "client_secret_post"]
 _METADATA: Final = "/.well-known/oauth-authorization-server"
 
 
+@router.head("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE), include_in_schema=False)
 @router.get("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
 async def key_set(request: Request) -> Response:
     """The key set (RFC 7517): the previous, the current and the next 30 days' keys. With an ETag."""
@@ -29,12 +31,14 @@ async def key_set(request: Request) -> Response:
     return _kept(request, {"keys": [key.jwk for key in keys]})
 
 
+@router.head(_METADATA, openapi_extra=stated(Access.ANYONE), include_in_schema=False)
 @router.get(_METADATA, openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
 async def metadata(request: Request) -> Response:
     """Where what is, and what it can (RFC 8414). All addresses begin with `ROTA_ISSUER`."""
     return _kept(request, _describe(services(request).settings.issuer))
 
 
+@router.head(_METADATA + "/{path:path}", openapi_extra=stated(Access.ANYONE), include_in_schema=False)
 @router.get(_METADATA + "/{path:path}", openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
 async def metadata_of_path(path: str, request: Request) -> Response:
     """The same where the issuer has a path, which then stands behind (RFC 8414 section 3.1)."""

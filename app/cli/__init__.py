@@ -1,10 +1,12 @@
 """The command line. Data goes to standard output, talk to standard error."""
 
+import os
+import signal
 import sys
 
 import typer
 
-from app.cli import audit, clients, db, dev, maintain, serve, sessions, stats, users
+from app.cli import audit, clients, config, db, dev, doctor, keys, maintain, serve, sessions, stats, users
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -14,16 +16,23 @@ cli.command("dev")(dev.dev)
 cli.command("serve")(serve.serve)
 cli.command("maintain")(maintain.maintain)
 cli.command("stats")(stats.stats)
+cli.command("doctor")(doctor.doctor)
 cli.add_typer(db.commands, name="db")
 cli.add_typer(users.commands, name="users")
 cli.add_typer(sessions.commands, name="sessions")
 cli.add_typer(clients.commands, name="clients")
 cli.add_typer(audit.commands, name="audit")
+cli.add_typer(keys.commands, name="keys")
+cli.add_typer(config.commands, name="config")
 
 
 @cli.callback()
-def rota() -> None:
+def rota(context: typer.Context) -> None:
     """Rota: sessions as refresh-token families in PostgreSQL."""
+    if os.getpid() == 1 and context.invoked_subcommand != "serve":
+        # The first process of a container gets no signal that it does not handle: it would work on until it is killed.
+        # The server handles them itself.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 # By code: the classes stand beside their services, which commands without a database do not load.

@@ -278,7 +278,7 @@ def retain(
     """
 
     async def work(services: "Container") -> None:
-        from app.container import build_retention  # noqa: PLC0415 - as in `run`
+        from app.command_services import build_retention  # noqa: PLC0415 - as in `run`
 
         retention, owner = build_retention(services)
         signer = _signer(services.settings.audit_signing_key.get_secret_value())

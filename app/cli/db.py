@@ -107,9 +107,7 @@ def wait(timeout: Annotated[float, typer.Option(help="Seconds", min=0, max=86_40
 
     configure_logs("console")
     try:
-        asyncio.run(
-            wait_until_served(load_settings().database_url.get_secret_value(), read_revisions(), seconds=timeout)
-        )
+        asyncio.run(wait_until_served(load_settings().direct_url, read_revisions(), seconds=timeout))
     except RotaError as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(Exit.REFUSED if error.code == "schema_too_new" else Exit.TRY_AGAIN) from None

@@ -49,7 +49,7 @@ def dev(
         url = _url(server_socket)
         os.environ.setdefault("ROTA_ISSUER", url)
         settings = load_settings()
-        upgrade_schema(embedded_url or settings.database_url.get_secret_value())
+        upgrade_schema(embedded_url or settings.direct_url)
         if embedded_url:  # the server is not the database's superuser, here neither
             os.environ["ROTA_DATABASE_URL"] = asyncio.run(make_login(embedded_url, "rota_server", role=APP))
             keeper = asyncio.run(make_login(embedded_url, "rota_keeper", role=MAINTENANCE))

@@ -8,6 +8,7 @@ import typer
 
 from app.domain.errors import Unavailable
 from app.observability.logs import get_logger
+from app.settings import Settings
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -67,6 +68,19 @@ def refuse_unserved(database_url: str) -> None:
         return
     if status.verdict.refusal is not None:
         raise status.verdict.refusal
+
+
+def refuse_pooler_unnamed(settings: Settings) -> None:
+    """
+    Say so if a pooler stands before the database and nobody told us, or before the URL that should lead past it.
+
+    Raises:
+        PoolerInTheWay: with what to set.
+    """
+    from app.services.database_paths import find_obstacle  # noqa: PLC0415 - likewise
+
+    if (obstacle := asyncio.run(find_obstacle(settings))) is not None:
+        raise obstacle
 
 
 def _configuration(database_url: str) -> "Config":

@@ -38,6 +38,14 @@ class TookTooLong(Unavailable):
     """A statement did not end before its deadline."""
 
 
+class DeadlinePassed(Unavailable):
+    """The request was not answered in the time that any may take; what it was doing was broken off."""
+
+
+class RoleNotTaken(Unavailable):
+    """A connection to the database does not act as the role that it was asked to; it was not used."""
+
+
 class TooBusy(Unavailable):
     """More work is waiting than can be done soon; refused before any of it was begun."""
 
@@ -71,6 +79,13 @@ class PasswordChangeRequired(RotaError):
         super().__init__()
 
 
+class OneTimePasswordElsewhere(RotaError):
+    """The same through a client, which gets no token for it: libraries show and log what an error says."""
+
+    code = "password_change_required"
+    message = "This password is good for setting a new one only: sign in to Rota itself with it, at POST /token."
+
+
 class RefreshTokenRejected(RotaError):
     """Noise, forged, unknown, expired, ended, reused: one answer for all; the cause is in the event."""
 
@@ -83,6 +98,13 @@ class AccessTokenRejected(RotaError):
 
     code = "access_token_rejected"
     message = "A valid access token is needed."
+
+
+class OperatorTokenRejected(RotaError):
+    """Missing, wrong, or none is set here: one answer for all."""
+
+    code = "operator_token_rejected"
+    message = "The operator's token is needed."
 
 
 class NotPermitted(RotaError):

@@ -112,6 +112,8 @@ class Grant:
     scope: str
     role: Role
     authenticated_at: datetime
+    amr: str
+    acr: str | None
     idle_expires_at: datetime
     expires_at: datetime
 

@@ -62,6 +62,11 @@ class Snapshot:
         xmin, xmax, running = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(map(int, running.split(","))) if running else frozenset())
 
+    @classmethod
+    def before(cls, xact: int) -> Self:
+        """All below, and nothing from there on."""
+        return cls(xact, xact)
+
     def __str__(self) -> str:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.running)))}"
 
@@ -81,7 +86,7 @@ class Snapshot:
         return Snapshot(self.xmin, ordered[RUNNING_MAXIMUM], frozenset(ordered[:RUNNING_MAXIMUM]))
 
 
-NOTHING: Final = Snapshot(1, 1)
+NOTHING: Final = Snapshot.before(1)
 
 
 @dataclass(frozen=True, slots=True)

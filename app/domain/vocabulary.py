@@ -55,6 +55,7 @@ REASONS: Final[Mapping[str, str]] = {
     "token_expired": "the set-password token is past its time",
     "user_shut_out": "the user of the set-password token is disabled or deleted",
     "one_time_password_expired": "the one-time password is past its time",
+    "one_time_password_elsewhere": "a one-time password that was right, at a client instead of at our own sign-in",
     ROLLED_UP: "a sum of failures that were alike",
     "grace": "within the seconds in which the token just spent may come again",
     "idempotency_key": "with the Idempotency-Key of the rotation",
@@ -138,7 +139,15 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         "`login.failed`, and among its sums.",
         Level.WARNING,
         Outcome.FAILURE,
-        frozenset({"token_unknown", "token_expired", "user_shut_out", "one_time_password_expired"}),
+        frozenset(
+            {
+                "token_unknown",
+                "token_expired",
+                "user_shut_out",
+                "one_time_password_expired",
+                "one_time_password_elsewhere",
+            }
+        ),
     ),
     Action.SESSION_CREATED: _life(
         "Somebody signed in.",

@@ -49,6 +49,7 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.InvalidCredentials: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.RefreshTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.AccessTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
+    errors.OperatorTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
     errors.NotPermitted: Answer(HTTPStatus.FORBIDDEN),
     errors.SessionNotFound: Answer(HTTPStatus.NOT_FOUND),
     errors.UserNotFound: Answer(HTTPStatus.NOT_FOUND),
@@ -60,6 +61,7 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.OwnAccount: Answer(HTTPStatus.CONFLICT),
     errors.PasswordTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.PasswordChangeRequired: Answer(HTTPStatus.FORBIDDEN),
+    errors.OneTimePasswordElsewhere: Answer(HTTPStatus.BAD_REQUEST, "invalid_grant"),
     errors.ClientRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_client", challenge=True),
     errors.ClientNotPermitted: Answer(HTTPStatus.FORBIDDEN, "insufficient_scope", challenge=True),
     errors.GrantNotPermitted: Answer(HTTPStatus.BAD_REQUEST, "unauthorized_client"),
@@ -161,6 +163,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.RotaError)  # noqa: S101 - by registration
+    return await answer_rota_error(request, error)
+
+
+async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONResponse:
     answer = answer_for(error)
     more: dict[str, Any] = {}
     headers: dict[str, str] = {}
@@ -184,7 +190,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
-        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers, **demanded)
+        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
     return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **demanded)
 
 

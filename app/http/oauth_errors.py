@@ -12,7 +12,7 @@ PATHS: Final = "/oauth2/"
 NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 section 5.1
 
 # By code, whatever the same error is elsewhere: nothing the user can send makes this grant good.
-_INVALID_GRANT: Final = frozenset({"invalid_credentials", "refresh_token_rejected", "password_change_required"})
+_INVALID_GRANT: Final = frozenset({"invalid_credentials", "refresh_token_rejected"})
 _KEPT: Final = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -24,15 +24,12 @@ _KEPT: Final = frozenset(
 _NOT_ALLOWED: Final = re.compile(r"[^\x20\x21\x23-\x5B\x5D-\x7E]")  # in error_description
 
 
-def oauth_error(
-    error: errors.RotaError, status: HTTPStatus, name: str | None, headers: dict[str, str], **more: str | int
-) -> JSONResponse:
+def oauth_error(error: errors.RotaError, status: HTTPStatus, name: str | None, headers: dict[str, str]) -> JSONResponse:
     """
     The answer to an error.
 
     Args:
         status, name: As the table of answers has them for the rest of the API.
-        more: Members without which the client could not go on.
     """
     if error.code in _INVALID_GRANT:
         status, name = HTTPStatus.BAD_REQUEST, "invalid_grant"
@@ -42,9 +39,9 @@ def oauth_error(
         name = error.code if isinstance(error, errors.Unavailable) else "server_error"
     elif status not in _KEPT:
         status, name = HTTPStatus.BAD_REQUEST, name or "invalid_request"
-    return answer(status, name or "invalid_request", error.message, headers, **more)
+    return answer(status, name or "invalid_request", error.message, headers)
 
 
-def answer(status: int, name: str, description: str, headers: dict[str, str], **more: str | int) -> JSONResponse:
-    content = {"error": name, "error_description": _NOT_ALLOWED.sub("'", description), **more}
+def answer(status: int, name: str, description: str, headers: dict[str, str]) -> JSONResponse:
+    content = {"error": name, "error_description": _NOT_ALLOWED.sub("'", description)}
     return JSONResponse(content, status, {**headers, **NOT_KEPT})

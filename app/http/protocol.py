@@ -12,7 +12,9 @@ HEAD_BYTES_MAXIMUM: Final = 65_536
 HEAD_SECONDS: Final = 10
 UNREAD_SECONDS: Final = 30
 
-STOPPING: Final = "stopping"  # in the lifespan's state: called when the server begins to stop, perhaps more than once
+# In the lifespan's state, each called perhaps more than once:
+DRAINING: Final = "draining"  # the server is about to stop, and still takes what comes
+STOPPING: Final = "stopping"  # it takes nothing new any more
 
 _END: Final = b"\r\n\r\n"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -43,6 +45,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._forget_deadline()
         super().on_headers_complete()
+        if getattr(self.server_state, "draining", False):
+            self.drain()
 
     def on_message_complete(self) -> None:
         self._in_head = True
@@ -61,6 +65,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._forget_unread()
         super().resume_writing()
+
+    def drain(self) -> None:
+        """Have the next answer say that the connection ends with it, so that a proxy sends nothing more on it."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
         stopping = self.app_state.get(STOPPING)

@@ -1,6 +1,7 @@
 """The table of jobs, and the loop that runs them in every serving process."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,6 +13,7 @@ from app.container import Container
 from app.domain.errors import RotaError, Unavailable
 from app.domain.jobs import Done, Duty
 from app.observability.logs import describe_failure, get_logger
+from app.observability.metrics import JOB_BATCHES, JOB_SECONDS, JobOutcome
 
 log = get_logger()
 
@@ -20,6 +22,7 @@ REFUSED_SECONDS: Final = (
     9.0  # before what was refused, or broke, is tried again: it is for the operator, and said until then
 )
 PAUSE_SECONDS: Final = 1.0  # between batches: no job is in a hurry, and all share the database with refreshes
+END_SECONDS: Final = 5.0  # for the batches at work, from the word that there shall be no others
 TELL_SECONDS: Final = 10.0  # between two entries in the table of jobs while a job goes on, or finds nothing to do
 
 
@@ -164,19 +167,68 @@ JOBS: Final = (
 
 
 @asynccontextmanager
-async def running_jobs(container: Container) -> AsyncIterator[None]:
-    """Run all jobs while the body runs."""
-    tasks = [asyncio.create_task(_run(job, container), name=f"job {job.name}") for job in JOBS]
+async def running_jobs(container: Container) -> AsyncIterator[Callable[[], None]]:
+    """
+    Run all jobs while the body runs.
+
+    The body is given what ends them before that: no batch is begun after it was called. Those at work come to their
+    ends, within bounds; a batch that is cut off was not done, and is somebody else's next one.
+    """
+    ending = _Ending()
+    tasks = [asyncio.create_task(_run(job, container, ending), name=f"job {job.name}") for job in JOBS]
     try:
-        yield
+        yield ending.begin
     finally:
+        ending.begin()
+        await asyncio.wait(tasks, timeout=ending.seconds_left)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class _Ending:
+    """That the jobs are to end, and how long they may take."""
+
+    def __init__(self) -> None:
+        self._word = asyncio.Event()
+        self._until = 0.0
+
+    def begin(self) -> None:
+        if not self._word.is_set():
+            self._until = time.monotonic() + END_SECONDS
+            self._word.set()
+
+    @property
+    def begun(self) -> bool:
+        return self._word.is_set()
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._until - time.monotonic())
+
+    async def wait(self, seconds: float) -> None:
+        """For so long, or until it begins."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._word.wait()
+
+
 async def run_batch(job: Job, services: Container) -> tuple[Done, RotaError | Exception | None]:
     """One batch: what it did, or what kept it from doing anything."""
+    began = time.monotonic()
+    done, error = await _try_batch(job, services)
+    JOB_SECONDS.observe(time.monotonic() - began, job.name)
+    if error is None:
+        outcome = JobOutcome.BUSY if done.busy else JobOutcome.DONE
+    elif isinstance(error, Unavailable):
+        outcome = JobOutcome.DELAYED
+    else:
+        outcome = JobOutcome.REFUSED if isinstance(error, RotaError) else JobOutcome.BROKE
+    JOB_BATCHES.add(job.name, outcome)
+    return done, error
+
+
+async def _try_batch(job: Job, services: Container) -> tuple[Done, RotaError | Exception | None]:
     try:
         done = await job.work(services)
     except Unavailable as error:
@@ -251,9 +303,9 @@ class Teller:
         self._told_at, self._told_rows, self._error = time.monotonic(), self._rows, error
 
 
-async def _run(job: Job, services: Container) -> None:
+async def _run(job: Job, services: Container, ending: _Ending) -> None:
     teller = Teller(job, services)
-    while True:
+    while not ending.begun:
         teller.begin()
         done, error = await run_batch(job, services)
         wait = job.pause_seconds if done.more else job.every_seconds
@@ -261,4 +313,4 @@ async def _run(job: Job, services: Container) -> None:
             wait += REFUSED_SECONDS
         await teller.end(done, error, again_in=wait)
         # Processes that started together shall not come together.
-        await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
+        await ending.wait(wait * random.uniform(0.8, 1.2))  # noqa: S311

@@ -13,7 +13,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET_NAME: Final = re.compile(r"password|token|secret|authorization|cookie|seed|proof", re.IGNORECASE)
-_SECRET_TEXT: Final = re.compile(r"rota_(?:rt|cs)_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
+_SECRET_TEXT: Final = re.compile(r"rota_(?:rt|cs|pt)_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
+_REDACTED: Final = "[redacted]"
 _ENCODER: Final = json.JSONEncoder(default=repr, separators=(",", ":"))  # built once: json.dumps builds one a call
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -22,10 +23,32 @@ def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Blank what is named like a secret or looks like one of our tokens."""
     for name, value in line.items():
         if _is_secret(name):
-            line[name] = "[redacted]"
-        elif isinstance(value, str) and ("rota_" in value or "eyJ" in value):
-            line[name] = _SECRET_TEXT.sub("[redacted]", value)
+            line[name] = _REDACTED
+        elif isinstance(value, str):
+            if "rota_" in value or "eyJ" in value:
+                line[name] = _SECRET_TEXT.sub(_REDACTED, value)
+        elif isinstance(value, dict | list | tuple | set | bytes):
+            line[name] = _redact_within(value)
     return line
+
+
+def _redact_within(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _REDACTED if _is_secret(str(name)) else _redact_within(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_redact_within(each) for each in value]
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    return _SECRET_TEXT.sub(_REDACTED, value) if isinstance(value, str) else value
+
+
+def describe_exception(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """A library's traceback as ours are told: classes and places, no messages, which quote values."""
+    given = line.pop("exc_info", None)
+    line.pop("stack_info", None)
+    error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else None
+    error = sys.exc_info()[1] if given is True else error
+    return line if error is None else {**line, **describe_failure(error)}
 
 
 @lru_cache(maxsize=256)
@@ -44,6 +67,7 @@ def configure_logs(form: Literal["json", "console"], *, least: int = logging.INF
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        describe_exception,
         redact,
     ]
     renderer: Processor = (

@@ -15,6 +15,7 @@ from app.domain.events import EVENT_VERSION, Action, Event
 from app.domain.pages import Position
 from app.domain.vocabulary_check import check
 from app.models import AuditEventRow
+from app.repositories.engine import SERVER_SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class AuditRepository:
 
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
+        self._added: list[tuple[Action, str | None]] = []
 
     async def add(self, *events: Event, at: datetime) -> None:
         """
@@ -80,6 +82,12 @@ class AuditRepository:
             check(event)
         if events:
             await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
+            self._added += [(event.action, event.reason) for event in events]
+
+    def take_added(self) -> list[tuple[Action, str | None]]:
+        """Actions and reasons of what was added since this was last asked."""
+        added, self._added = self._added, []
+        return added
 
     async def find_rotation(self, user_id: UUID, family_id: UUID, *, generation: int, since: datetime) -> UUID | None:
         """
@@ -99,7 +107,8 @@ class AuditRepository:
             async with self._db.begin_nested():
                 await self._db.execute(text(f"SET LOCAL statement_timeout = {LOOKUP_MILLISECONDS}"))
                 event_id = (await self._db.execute(found.limit(1))).scalar_one_or_none()
-                await self._db.execute(text("SET LOCAL statement_timeout = DEFAULT"))
+                # Not DEFAULT: through a pooler that is no bound at all.
+                await self._db.execute(text(f"SET LOCAL statement_timeout = {SERVER_SETTINGS['statement_timeout']}"))
                 return event_id
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == QUERY_CANCELED:

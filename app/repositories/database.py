@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,25 +10,29 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.clock import Clock
 from app.domain.errors import RotaError, TookTooLong, Unavailable
+from app.domain.events import Action
+from app.observability import metrics
+from app.observability.metrics import DATABASE_ERRORS
+from app.observability.statements import StatementWatch
 from app.repositories.api_clients import ApiClientRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.bulk_ends import BulkEndRepository
 from app.repositories.ends import EndRepository
 from app.repositories.erasures import ErasureRepository
+from app.repositories.facts import FactRepository
 from app.repositories.families import FamilyRepository, NoteEnded
 from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
-from app.repositories.lane import Lane
+from app.repositories.key_users import KeyUserRepository
+from app.repositories.lane import Lane, Usage
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
+from app.repositories.positions import PositionRepository
 from app.repositories.reconciliations import ReconciliationRepository
 from app.repositories.refusals import RefusalRepository
 from app.repositories.revocations import RevocationRepository
@@ -35,40 +40,30 @@ from app.repositories.schema import SchemaRepository
 from app.repositories.seals import SealRepository
 from app.repositories.session_events import SessionEventRepository
 from app.repositories.session_lists import SessionListRepository
+from app.repositories.statements import watch_statements
 from app.repositories.stats import StatRepository
 from app.repositories.stats_checks import StatCheckRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
+from app.repositories.troubles import CANCELED, kind_of, trouble
 from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
-CLOSE_SECONDS: Final = 5
-
-# Trouble that passes, by SQLSTATE or its class: nothing was decided, and the same request may succeed a moment later.
-_PASSING_CLASSES: Final = (
-    "08",
-    "53",
-    "57",
-)  # connection, resources, operator intervention (cancel, shutdown)
-_PASSING_STATES: Final = frozenset(
-    {
-        "25006",  # read-only: a standby, or a primary being demoted
-        "25P03",  # idle in transaction too long
-        "40001",  # serialization
-        "40P01",  # deadlock
-        "55P03",  # lock timeout
-    }
-)
-_CANCELED: Final = "SQLSTATE 57014"  # by a statement's deadline
-_NO_PARTITION: Final = "no partition of relation"  # the trail cannot be written, so the change must not happen
+CLOSE_SECONDS: Final = 2
 
 
 class Database:
     """The pool and the clock. Built once a process."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, *, hot_connections: int) -> None:
+    def __init__(
+        self, engine: AsyncEngine, clock: Clock, *, hot_connections: int, watch: StatementWatch | None = None
+    ) -> None:
         self._engine = engine
-        self._lane = Lane(engine, hot_connections)
+        self._watch = watch
+        self._lane = Lane(engine, hot_connections, watch)
+        if watch is not None:
+            watch_statements(engine, watch)
+        self.units = Usage()
         self._end_listeners: list[NoteEnded] = []
         self.clock = clock
 
@@ -86,7 +81,12 @@ class Database:
 
         Leaving without a commit rolls back. Operational errors leave as `Unavailable`.
         """
-        return UnitOfWork(self._engine.connect(), self.clock, self._end_listeners)
+        return UnitOfWork(self._engine.connect(), self.clock, self._end_listeners, self.units, self._watch)
+
+    @property
+    def hot(self) -> Usage:
+        """How the lane of the hot statements is used."""
+        return self._lane.usage
 
     async def fetch_one(self, statement: str, *arguments: object) -> Any:
         """
@@ -140,8 +140,20 @@ class UnitOfWork:
     stats_checks: StatCheckRepository
     api_clients: ApiClientRepository
     schema: SchemaRepository
+    facts: FactRepository
+    positions: PositionRepository
+    key_users: KeyUserRepository
 
-    def __init__(self, connection: AsyncConnection, clock: Clock, end_listeners: Sequence[NoteEnded] = ()) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        clock: Clock,
+        end_listeners: Sequence[NoteEnded] = (),
+        usage: Usage | None = None,
+        watch: StatementWatch | None = None,
+    ) -> None:
+        self._usage = usage or Usage()
+        self._watch = watch
         self._db = connection
         self._clock = clock
         self._end_listeners = end_listeners
@@ -158,15 +170,31 @@ class UnitOfWork:
         self._ended += ended
 
     async def commit(self) -> None:
+        began = time.perf_counter()
         await self._db.commit()
+        if self._watch is not None:
+            self._watch.note("COMMIT", time.perf_counter() - began)
+        self._count(self.audit.take_added())
         ended, self._ended = self._ended, []
         if ended:
             for listener in self._end_listeners:
                 listener(ended)
 
+    def _count(self, added: Iterable[tuple[Action, str | None]]) -> None:
+        """What is committed now."""
+        for action, reason in added:
+            metrics.EVENTS_WRITTEN.add(action)
+            if action is Action.SESSION_ENDED:
+                metrics.SESSIONS_ENDED.add(reason or metrics.OTHER)
+
     async def __aenter__(self) -> Self:
-        with operational():
-            await self._db.start()
+        self._usage.waiting += 1
+        try:
+            with operational():
+                await self._db.start()
+        finally:
+            self._usage.waiting -= 1
+        self._usage.busy += 1
         self.users = UserRepository(self._db)
         self.user_queries = UserQueryRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)
@@ -190,6 +218,9 @@ class UnitOfWork:
         self.stats_checks = StatCheckRepository(self._db)
         self.api_clients = ApiClientRepository(self._db)
         self.schema = SchemaRepository(self._db)
+        self.facts = FactRepository(self._db)
+        self.positions = PositionRepository(self._db)
+        self.key_users = KeyUserRepository(self._db)
         return self
 
     async def __aexit__(
@@ -202,6 +233,7 @@ class UnitOfWork:
         such a connection is closed without another word to the server.
         """
         connection = self._db.sync_connection
+        self._usage.busy -= 1
         if connection is None:
             return
         clean = False
@@ -231,20 +263,8 @@ def operational() -> Iterator[None]:
 
 
 def _raise_if_operational(error: Exception) -> None:
-    if (why := _trouble(error)) is not None:
-        kind = TookTooLong if why == _CANCELED else Unavailable
-        raise kind(why=why) from error
-
-
-def _trouble(error: Exception) -> str | None:
-    """A word for the log if the error is trouble that passes, else `None`."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(cause, "sqlstate", None)
-    if state is not None:
-        passing = state[:2] in _PASSING_CLASSES or state in _PASSING_STATES or _NO_PARTITION in str(cause)
-        return f"SQLSTATE {state}" if passing else None
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return "connection lost"
-    lost = (OSError, TimeoutError, PoolTimeoutError, DisconnectionError, asyncpg.InterfaceError)
-    defect = isinstance(error, ValueError)  # asyncpg's word for a value it cannot send
-    return type(error).__name__ if isinstance(error, lost) and not defect else None
+    if (kind := kind_of(error)) is not None:
+        DATABASE_ERRORS.add(kind)
+    if (why := trouble(error)) is not None:
+        raised = TookTooLong if why == CANCELED else Unavailable
+        raise raised(why=why) from error

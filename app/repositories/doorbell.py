@@ -1,5 +1,7 @@
 """The connection that hears when sessions end."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.clock import Clock
-from app.repositories.database import operational
+from app.repositories.database import CLOSE_SECONDS, operational
 from app.repositories.ends import CHANNEL, EndRepository
 
 
@@ -48,4 +50,6 @@ class Doorbell:
                         connection.close()
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._engine.dispose()

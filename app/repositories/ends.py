@@ -1,15 +1,14 @@
 """
 The sessions that have ended, in an order in which none is missed.
 
-Ends are followed by the transaction that wrote them (`ended_xact`). What a statement could not see yet are the
-transactions that ran at its moment and those that began later; both are named by its own snapshot, which is read by the
-same statement as the rows. So whoever goes on from a statement's horizon gets each end, however late it was committed;
-some may come twice, which does no harm, since no session ends twice.
+Ends are followed by the transaction that wrote them (`ended_xact`), from a statement's snapshot to the next one's, as
+`app/domain/snapshots.py` argues. This is for the view, which reads several times a second and is told nothing
+twice; the feed's statement, for consumers that may be away for long, is in `feed.py`.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,14 +16,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.clock import Clock
 from app.domain.errors import Unavailable
 from app.domain.families import EndReason
+from app.domain.session_ends import SessionEnd
+from app.domain.snapshots import Snapshot
 
 CHANNEL: Final = "rota_ends"  # the doorbell: rung without a payload by a trigger, once a transaction that ends sessions
 
+# What is read of an end, here and for the feed.
+ENDS: Final = (
+    "SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families WHERE ended_at IS NOT NULL"
+)
+
 # Rows of transactions that are not over in this snapshot cannot be seen, and those with a higher id were written by
 # another cluster, before a dump of it was restored here: without the upper bound each call would find them again.
-_UNSEEN: Final = """
-SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
- WHERE ended_at IS NOT NULL AND {which} AND ended_xact < pg_snapshot_xmax(pg_current_snapshot())
+_UNSEEN: Final = f"""
+{ENDS} AND {{which}} AND ended_xact < pg_snapshot_xmax(pg_current_snapshot())
  ORDER BY ended_xact, id LIMIT $5
 """
 
@@ -43,16 +48,14 @@ SELECT pg_current_snapshot()::text AS snapshot, coalesce($6, statement_timestamp
   ) AS ended ON true
 """  # noqa: S608 - put together of constants
 
-RECENT: Final = """
+RECENT: Final = f"""
 SELECT pg_current_snapshot()::text AS snapshot, coalesce($1, statement_timestamp()) AS now, ended.*
   FROM (VALUES (1)) AS always
   LEFT JOIN (
-    SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
-     WHERE ended_at IS NOT NULL
-       AND (ended_at, id) > (coalesce($3, coalesce($1, statement_timestamp()) - $2::interval), $4)
+    {ENDS} AND (ended_at, id) > (coalesce($3, coalesce($1, statement_timestamp()) - $2::interval), $4)
      ORDER BY ended_at, id LIMIT $5
   ) AS ended ON true
-"""
+"""  # noqa: S608 - likewise
 
 _INCARNATION: Final = "SELECT pg_postmaster_start_time()::text AS started, pg_is_in_recovery() AS standby"
 
@@ -60,52 +63,16 @@ _FIRST: Final = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """A session that is over."""
-
-    user_id: UUID
-    id: UUID
-    ended_at: datetime
-    reason: EndReason
-    xact: int
-
-
-@dataclass(frozen=True, slots=True)
-class Horizon:
-    """
-    What a statement could see of transactions: all below `next` but those that were `running`.
-
-    Alone, `oldest` is a cursor too: all ends at or after it are all that were not seen, and some that were. As long as
-    somebody in the cluster holds a transaction open, those are many; with `running` and `next` they are none.
-    """
-
-    oldest: int
-    next: int
-    running: tuple[int, ...]
-
-    @classmethod
-    def read(cls, snapshot: str) -> Self:
-        """PostgreSQL's own spelling: `xmin:xmax:xip,xip`."""
-        oldest, following, running = snapshot.split(":")
-        return cls(int(oldest), int(following), tuple(map(int, running.split(","))) if running else ())
-
-    @classmethod
-    def at(cls, cursor: int) -> Self:
-        """Nothing at or after the cursor was seen."""
-        return cls(cursor, cursor, ())
-
-
-@dataclass(frozen=True, slots=True)
 class EndsPage:
     """
-    Ends, the horizon of the statement that read them, and the database's time at it.
+    Ends, the snapshot of the statement that read them, and the database's time at it.
 
     Pages that follow the first only go on in its order. Whoever has read them all goes on from the *first* one's
-    horizon: what was committed meanwhile may have come before the place where the next page began.
+    snapshot: what was committed meanwhile may have come before the place where the next page began.
     """
 
-    ends: list[End]
-    horizon: Horizon
+    ends: list[SessionEnd]
+    snapshot: Snapshot
     now: datetime
 
 
@@ -116,9 +83,9 @@ class EndRepository:
         self._db = db
         self._clock = clock
 
-    async def list_after(self, seen: Horizon, *, after: End | None = None, limit: int) -> EndsPage:
+    async def list_after(self, seen: Snapshot, *, after: SessionEnd | None = None, limit: int) -> EndsPage:
         """
-        Ends that could not be seen at a horizon, in order of their transactions and ids.
+        Ends that a snapshot could not see, in order of their transactions and ids.
 
         Args:
             after: The last end of the page before this one.
@@ -126,11 +93,11 @@ class EndRepository:
         done, last = (after.xact, after.id) if after else (0, _FIRST)
         running = [xact for xact in seen.running if xact >= done]
         ids = [last if xact == done else _FIRST for xact in running]
-        following = (str(done), last) if done >= seen.next else (str(seen.next), _FIRST)
+        following = (str(done), last) if done >= seen.xmax else (str(seen.xmax), _FIRST)
         arguments = (list(map(str, running)), ids, *following, limit, self._clock.for_database())
         return await self._page(AFTER, arguments)
 
-    async def list_recent(self, within: timedelta, *, after: End | None = None, limit: int) -> EndsPage:
+    async def list_recent(self, within: timedelta, *, after: SessionEnd | None = None, limit: int) -> EndsPage:
         """Ends of the last while, oldest first."""
         place = (after.ended_at, after.id) if after else (None, _FIRST)
         return await self._page(RECENT, (self._clock.for_database(), within, *place, limit))
@@ -151,8 +118,8 @@ class EndRepository:
     async def _page(self, statement: str, arguments: tuple[Any, ...]) -> EndsPage:
         rows: Any = (await self._db.exec_driver_sql(statement, arguments)).all()
         ends = [
-            End(user_id, family_id, ended_at, EndReason(reason), int(xact))
+            SessionEnd(user_id, family_id, ended_at, EndReason(reason), int(xact))
             for _, _, user_id, family_id, ended_at, reason, xact in rows  # by place: a million may come
             if family_id is not None
         ]
-        return EndsPage(ends, Horizon.read(rows[0].snapshot), rows[0].now)
+        return EndsPage(ends, Snapshot.parse(rows[0].snapshot), rows[0].now)

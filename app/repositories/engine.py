@@ -2,9 +2,14 @@
 
 from typing import Any, Final
 
+import asyncpg
 from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.domain.errors import RoleNotTaken
+from app.repositories.pooled import PooledConnection, unnamed
 
 POOL_WAIT_SECONDS: Final = 5
 CONNECT_SECONDS: Final = 5
@@ -29,15 +34,21 @@ SERVER_SETTINGS: Final = {
 MIGRATION_SETTINGS: Final = {"lock_timeout": "1000", "statement_timeout": "0", "timezone": "UTC"}
 
 
-def make_engine(url: str, *, pool_size: int, role: str = APP, application_name: str = "rota") -> AsyncEngine:
+def make_engine(
+    url: str, *, pool_size: int, role: str = APP, application_name: str = "rota", pooled: bool = False
+) -> AsyncEngine:
     """
     An engine on asyncpg that opens at most `pool_size` connections.
 
     Args:
         url: `postgresql://…`; libpq's `sslmode` is understood.
-        role: What its connections act as, whatever the login may do besides.
+        role: What its connections act as, whatever the login may do besides. A connection that does not is closed.
+        pooled: A transaction pooler stands before the database. Then there is no autocommit.
     """
-    return _make(url, SERVER_SETTINGS | {"role": role}, pool_size, application_name, ANSWER_SECONDS)
+    if pooled:
+        return _make_pooled(url, role, pool_size, application_name)
+    settings = SERVER_SETTINGS | {"role": role}
+    return _make(url, settings, pool_size, application_name, ANSWER_SECONDS, async_creator_fn=_connect_as(role))
 
 
 def make_migration_engine(url: str) -> AsyncEngine:
@@ -55,7 +66,13 @@ def make_runner_engine(url: str) -> AsyncEngine:
 
 
 def _make(
-    url: str, settings: dict[str, str], pool_size: int, application_name: str, answer_seconds: float | None
+    url: str,
+    settings: dict[str, str],
+    pool_size: int,
+    application_name: str,
+    answer_seconds: float | None,
+    isolation_level: IsolationLevel | None = None,
+    **connect_args: Any,
 ) -> AsyncEngine:
     target, tls = _split(url)
     engine = create_async_engine(
@@ -69,10 +86,55 @@ def _make(
             "command_timeout": answer_seconds,
             "server_settings": {**settings, "application_name": application_name},
             **tls,
+            **connect_args,
         },
+        **({"isolation_level": isolation_level} if isolation_level else {}),
     )
     event.listen(engine.sync_engine, "checkout", _refuse_dead)
     return engine
+
+
+def _make_pooled(url: str, role: str, pool_size: int, application_name: str) -> AsyncEngine:
+    async def connect(*args: Any, **options: Any) -> PooledConnection:
+        db: PooledConnection = await asyncpg.connect(*args, connection_class=PooledConnection, **options)
+        db.begin_as(role, SERVER_SETTINGS)
+        return db
+
+    return _make(
+        url,
+        {},  # a pooler may refuse them as startup parameters, or ignore them
+        pool_size,
+        application_name,
+        ANSWER_SECONDS,
+        "READ COMMITTED",  # said with each BEGIN: the session's own default may be anybody's
+        async_creator_fn=connect,
+        statement_cache_size=0,
+        prepared_statement_cache_size=0,
+        prepared_statement_name_func=unnamed,
+    )
+
+
+def _connect_as(role: str) -> Any:
+    """
+    Connects, and sees whether the role was taken: what stands before a database may ignore startup parameters.
+
+    Raises:
+        RoleNotTaken: the connection acts as somebody else.
+    """
+
+    async def connect(*args: Any, **options: Any) -> asyncpg.Connection:
+        db: asyncpg.Connection = await asyncpg.connect(*args, **options)
+        acting = None
+        try:
+            acting = await db.fetchval("SELECT current_user")
+        finally:
+            if acting != role:
+                db.terminate()
+        if acting != role:
+            raise RoleNotTaken(why=f"the connection does not act as {role}")
+        return db
+
+    return connect
 
 
 def _split(url: str) -> tuple[URL, dict[str, Any]]:

@@ -257,6 +257,8 @@ _GRANT = (
     FamilyRow.scope,
     FamilyRow.role,
     FamilyRow.authenticated_at,
+    FamilyRow.amr,
+    FamilyRow.acr,
     FamilyRow.idle_expires_at,
     FamilyRow.expires_at,
 )

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.families import EndReason
 from app.domain.session_ends import SessionEnd
 from app.domain.snapshots import IDENTITY_BYTES, NOTHING, FeedCursor, Snapshot
+from app.repositories.ends import ENDS
 
 # What tells one history of one database from another. A failover or a restore begins a new timeline. The file's name
 # begins with the timeline; asked of a standby it is an error, which is right: a standby's snapshots are not the
@@ -29,8 +30,7 @@ _UNSEEN: Final = f"""
 SELECT here.snapshot, here.now, here.history, ended.*
   FROM ({_HERE}) AS here
   LEFT JOIN LATERAL (
-    SELECT user_id, id, ended_at, end_reason, ended_xact::text AS xact FROM families
-     WHERE ended_at IS NOT NULL AND ended_xact >= $3::text::xid8 AND (ended_xact, id) > ($4::text::xid8, $5::uuid)
+    {ENDS} AND ended_xact >= $3::text::xid8 AND (ended_xact, id) > ($4::text::xid8, $5::uuid)
        AND ended_at + $6::interval > here.now
        AND NOT pg_visible_in_snapshot(ended_xact, $2::text::pg_snapshot)
        AND ($8 OR pg_visible_in_snapshot(ended_xact, pg_current_snapshot()))
@@ -39,12 +39,22 @@ SELECT here.snapshot, here.now, here.history, ended.*
 """  # noqa: S608 - put together of constants
 
 # What this statement does not see was ended by a transaction that still runs, or by a later one.
-_FLOOR: Final = """
-SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::numeric, (
-         SELECT ended_xact::text::numeric FROM families
-          WHERE ended_at IS NOT NULL AND ended_at > coalesce($1::timestamptz, statement_timestamp()) - $2::interval
-          ORDER BY ended_xact::text::numeric LIMIT 1))::text
+# Without a floor the last minutes are looked at, by time; they may hold a million ends. From a floor one walks upwards,
+# over those that have grown old since, to the first that has not: there the sum keeps the plan from going by time.
+_BY_TIME: Final = """
+SELECT ended_xact::text::numeric FROM families
+ WHERE ended_at IS NOT NULL AND ended_at > here.now - $2::interval AND $3::text IS NULL
+ ORDER BY ended_xact::text::numeric LIMIT 1
 """
+_UPWARDS: Final = """
+SELECT ended_xact::text::numeric FROM families
+ WHERE ended_at IS NOT NULL AND ended_xact >= $3::text::xid8 AND ended_at + $2::interval > here.now
+ ORDER BY ended_xact, id LIMIT 1
+"""
+_FLOOR: Final = f"""
+SELECT least(pg_snapshot_xmin(here.snapshot::pg_snapshot)::text::numeric, ({{lowest}}))::text AS floor, here.history
+  FROM ({_HERE}) AS here
+"""  # noqa: S608 - put together of constants
 
 _FIRST: Final = UUID(int=0)
 
@@ -64,6 +74,14 @@ class FeedRows:
     now: datetime
     identity: bytes
     full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A transaction below which nothing is new to anybody, and in which history."""
+
+    xact: int
+    identity: bytes
 
 
 class FeedRepository:
@@ -94,13 +112,24 @@ class FeedRepository:
         )
         rows = (await self._db.exec_driver_sql(_UNSEEN, arguments)).all()
         ends = [_end(row) for row in rows if row.id is not None]
-        identity = sha256(rows[0].history.encode()).digest()[:IDENTITY_BYTES]
-        return FeedRows(ends, Snapshot.parse(rows[0].snapshot), rows[0].now, identity, full=len(ends) == limit)
+        snapshot = Snapshot.parse(rows[0].snapshot)
+        return FeedRows(ends, snapshot, rows[0].now, _identity(rows[0]), full=len(ends) == limit)
 
-    async def find_floor(self, within: timedelta) -> int:
-        """No end of the last while, and none that comes, has a lower transaction. Holds for ever."""
-        found = await self._db.exec_driver_sql(_FLOOR, (self._now, within))
-        return int(found.scalar_one())
+    async def find_floor(self, within: timedelta, *, above: int | None) -> Floor:
+        """
+        No end of the last while, and none that comes, has a lower transaction. Holds for ever in this history.
+
+        Args:
+            above: A floor that was found before, from which little has to be looked at.
+        """
+        statement = _FLOOR.format(lowest=_BY_TIME if above is None else _UPWARDS)
+        found = await self._db.exec_driver_sql(statement, (self._now, within, None if above is None else str(above)))
+        row = found.one()
+        return Floor(int(row.floor), _identity(row))
+
+
+def _identity(row: Any) -> bytes:
+    return sha256(row.history.encode()).digest()[:IDENTITY_BYTES]
 
 
 def _end(row: Any) -> SessionEnd:

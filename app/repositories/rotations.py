@@ -15,6 +15,7 @@ from app.domain.events import EVENT_VERSION, Action, ActorKind, Outcome
 from app.domain.families import Grant
 from app.domain.refresh_token import RefreshToken
 from app.domain.users import Role
+from app.observability.metrics import EVENTS_WRITTEN
 from app.repositories.database import Database
 
 # READ COMMITTED re-checks the WHERE on the row version that won, so of two simultaneous uses one finds zero rows.
@@ -37,7 +38,7 @@ WITH spent AS (
      AND client_id = $13 AND ($14 = '' OR string_to_array(scope, ' ') @> string_to_array($14, ' '))
      AND sha256(sha256(seed || $8::bytea)) = $9::bytea
   RETURNING user_id, id, generation, event_seq, rotated_at, seed, client_id, scope, role, authenticated_at,
-            idle_expires_at, expires_at
+            amr, acr, idle_expires_at, expires_at
 ), logged AS (
   INSERT INTO audit_events (id, occurred_at, action, version, outcome, actor_kind, actor_id, subject_id, family_id,
                             family_seq, generation, ip, user_agent, request_id)
@@ -45,7 +46,8 @@ WITH spent AS (
          user_id, user_id, id, event_seq, generation, $3, $11, $12
     FROM spent
 )
-SELECT rotated_at, generation, seed, client_id, scope, role, authenticated_at, idle_expires_at, expires_at FROM spent
+SELECT rotated_at, generation, seed, client_id, scope, role, authenticated_at, amr, acr, idle_expires_at, expires_at
+  FROM spent
 """  # noqa: S608 - constants of the vocabulary
 
 LIVENESS: Final = """
@@ -115,6 +117,7 @@ class RotationRepository:
         )
         if row is None:
             return None
+        EVENTS_WRITTEN.add(Action.SESSION_REFRESHED)
         return Grant(
             now=row["rotated_at"],
             user_id=token.user_id,
@@ -125,6 +128,8 @@ class RotationRepository:
             scope=row["scope"],
             role=Role(row["role"]),
             authenticated_at=row["authenticated_at"],
+            amr=row["amr"],
+            acr=row["acr"],
             idle_expires_at=row["idle_expires_at"],
             expires_at=row["expires_at"],
         )

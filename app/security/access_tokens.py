@@ -54,6 +54,8 @@ class AccessClaims:
     valid_from: datetime  # the later of `iat` and, which we do not issue, `nbf`
     expires_at: datetime
     authenticated_at: datetime
+    amr: tuple[str, ...]
+    acr: str | None
     id: str
     issued_at: datetime
 
@@ -108,12 +110,13 @@ class AccessTokens:
         """
         The token, and its lifetime in whole seconds.
 
-        It outlives neither limit of its session (RFC 9068 section 2.2), so whoever verifies it need not know them.
+        It outlives neither limit of its session (RFC 9068 section 2.2), so whoever verifies it need not know them. How
+        and when the person was authenticated is that of the session, refreshed or not (section 2.2.1).
         """
         issued = int(grant.now.timestamp())
         expires = int(min(grant.now + self._lifetime, grant.idle_expires_at, grant.expires_at).timestamp())
         key = self._keys.current(grant.now)
-        claims = {
+        claims: dict[str, object] = {
             "iss": self.issuer,
             "sub": str(grant.user_id),
             "aud": self.audience,
@@ -124,8 +127,11 @@ class AccessTokens:
             "scope": grant.scope,
             "sid": str(grant.family_id),
             "auth_time": int(grant.authenticated_at.timestamp()),
+            "amr": grant.amr.split(" "),
             "roles": [grant.role.value],
         }
+        if grant.acr is not None:
+            claims["acr"] = grant.acr
         return _sign(key, claims), expires - issued
 
     def issue_for_client(self, client_id: str, scope: str, now: datetime) -> tuple[str, int]:
@@ -224,6 +230,8 @@ class AccessTokens:
             valid_from=max(_time(claims["iat"]), _time(claims.get("nbf", 0))),
             expires_at=_time(claims["exp"]),
             authenticated_at=_time(claims["auth_time"]),
+            amr=tuple(map(_text, claims.get("amr", ()))),
+            acr=_text(claims["acr"]) if "acr" in claims else None,
             id=_text(claims["jti"]),
             issued_at=_time(claims["iat"]),
         )

@@ -21,6 +21,16 @@ def derive(secret: bytes, purpose: str, length: int = _KEY_BYTES) -> bytes:
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=b"rota/1/" + purpose.encode()).derive(secret)
 
 
+def key_id(secret: bytes) -> int:
+    """The byte by which tokens name a secret; it tells nothing of the secret and may be shown."""
+    return derive(secret, "key id", 1)[0]
+
+
+def spell_key_id(number: int) -> str:
+    """A key id as people and the trail write it: two hex digits."""
+    return f"{number:02x}"
+
+
 class KeyIdsCollide(ValueError):
     """Two secrets share the byte by which tokens name them; one must be replaced (chance 1 in 256)."""
 
@@ -36,15 +46,15 @@ class Keyring:
     def __init__(self, secrets: Sequence[bytes]) -> None:
         if not secrets:
             raise ValueError("at least one secret is needed")
-        ids = [derive(secret, "key id", 1)[0] for secret in secrets]
+        ids = [key_id(secret) for secret in secrets]
         if len(set(ids)) != len(ids):
             raise KeyIdsCollide("two secrets have the same key id; replace the newer one")
         self.token_keys = {
-            key_id: TokenKeys(key_id, mint=derive(secret, "refresh mint"), tag=derive(secret, "refresh tag"))
-            for key_id, secret in zip(ids, secrets, strict=True)
+            name: TokenKeys(name, mint=derive(secret, "refresh mint"), tag=derive(secret, "refresh tag"))
+            for name, secret in zip(ids, secrets, strict=True)
         }
         self.minting = self.token_keys[ids[0]]
-        self._attempt = {key_id: derive(secret, "attempt") for key_id, secret in zip(ids, secrets, strict=True)}
+        self._attempt = {name: derive(secret, "attempt") for name, secret in zip(ids, secrets, strict=True)}
         self.password_token_keys = [
             PasswordTokenKeys(digest=derive(secret, "password token"), tag=derive(secret, "password token tag"))
             for secret in secrets
@@ -52,7 +62,7 @@ class Keyring:
         self._names = derive(secrets[0], "unknown names")
         self._cursors = [derive(secret, "cursors") for secret in secrets]
         self._dry_runs = [derive(secret, "dry runs") for secret in secrets]
-        self._clients = {key_id: derive(secret, "client secrets") for key_id, secret in zip(ids, secrets, strict=True)}
+        self._clients = {name: derive(secret, "client secrets") for name, secret in zip(ids, secrets, strict=True)}
 
     def attempt(self, key_id: int, *, user_id: UUID, family_id: UUID, generation: int, key: str) -> bytes:
         """

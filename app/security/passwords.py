@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -30,7 +31,15 @@ class PasswordHasher:
         TooBusy: from `hash` and `verify`, at once, when the queue is full.
     """
 
-    def __init__(self, *, threads: int | None = None, queue_limit: int = QUEUE_LIMIT) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        queue_limit: int = QUEUE_LIMIT,
+        on_wait: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """`on_wait` is told, in whichever thread, how long each has waited for its turn."""
+        self._on_wait = on_wait
         self._threads = threads or os.cpu_count() or 1
         self._limit = self._threads + queue_limit
         self._pending = 0
@@ -68,6 +77,16 @@ class PasswordHasher:
         outdated: bool = self._context.needs_update(stored)
         return outdated
 
+    @property
+    def running(self) -> int:
+        """How many are being hashed now."""
+        return min(self._pending, self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return self._pending - self.running
+
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -75,7 +94,13 @@ class PasswordHasher:
         if self._pending >= self._limit:
             raise TooBusy(why="hash queue full")
         self._pending += 1
-        future = self._pool.submit(work)
+        asked = time.perf_counter()
+
+        def work_in_turn() -> T:
+            self._on_wait(time.perf_counter() - asked)
+            return work()
+
+        future = self._pool.submit(work_in_turn)
         # Counted down when the thread is done, not when the request is: a client that leaves frees no core.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: self._leave(loop))

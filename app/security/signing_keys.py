@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
@@ -39,6 +39,18 @@ class SigningKey:
     jwk: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A line of the calendar: whose key, its name, and the period in which its secret would sign with it."""
+
+    secret: int  # its position in the list
+    kid: str
+    starts_at: datetime
+    ends_at: datetime
+    published_from: datetime
+    published_until: datetime
+
+
 class SigningKeys:
     """The keys of every listed secret; the first secret signs, all verify."""
 
@@ -60,6 +72,22 @@ class SigningKeys:
         """Previous, current and next period of every secret."""
         return list(self._window(_period(now)).values())
 
+    def calendar(self, now: datetime) -> list[Scheduled]:
+        """What is published, in order: each secret's previous, current and next period."""
+        current = _period(now)
+        return [
+            Scheduled(
+                index,
+                self._key(index, period).kid,
+                _start(period),
+                _start(period + 1),
+                published_from=_start(period - 1),
+                published_until=_start(period + 2),
+            )
+            for index in range(len(self._secrets))
+            for period in (current - 1, current, current + 1)
+        ]
+
     def _build_window(self, period: int) -> dict[str, SigningKey]:
         keys = [self._key(i, n) for i in range(len(self._secrets)) for n in (period - 1, period, period + 1)]
         return {key.kid: key for key in keys}
@@ -79,6 +107,10 @@ class SigningKeys:
 
 def _period(now: datetime) -> int:
     return int(now.timestamp()) // PERIOD_SECONDS
+
+
+def _start(period: int) -> datetime:
+    return datetime.fromtimestamp(period * PERIOD_SECONDS, UTC)
 
 
 def _base64url(coordinate: int) -> str:

@@ -11,7 +11,7 @@ from app.domain.users import Role
 from app.observability.logs import get_logger
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessClaims, AccessTokens
-from app.services.revocation import Revocation
+from app.services.ended_view import EndedView
 
 log = get_logger()
 
@@ -34,12 +34,12 @@ class Caller:
 
 class Authentication:
     def __init__(
-        self, access_tokens: AccessTokens, rotations: RotationRepository, clock: Clock, revocation: Revocation
+        self, access_tokens: AccessTokens, rotations: RotationRepository, clock: Clock, ended_view: EndedView
     ) -> None:
         self._access_tokens = access_tokens
         self._rotations = rotations
         self._clock = clock
-        self._revocation = revocation
+        self._ended_view = ended_view
 
     async def authenticate(self, token: str | None) -> Caller:
         """
@@ -62,7 +62,7 @@ class Authentication:
         """
         try:
             claims = self._verify(token)
-            now = self._revocation.now()
+            now = self._ended_view.now()
             if now is None:
                 return await self._look(claims, dead_session=False)
             return self._look_in_view(claims, now)
@@ -91,7 +91,7 @@ class Authentication:
     def _look_in_view(self, claims: AccessClaims, now: datetime) -> AccessClaims:
         # The session's own limits need no look: no token outlives them. And of an unknown session we signed none.
         claims.check_time(now)
-        if self._revocation.has_ended(claims.session_id):
+        if self._ended_view.has_ended(claims.session_id):
             raise AccessTokenRejected(why="session over")
         return claims
 

@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Final
 
 from app.domain.ended_sessions import KEPT
-from app.domain.errors import FeedCursorGone
+from app.domain.errors import FeedCursorGone, TookTooLong
 from app.domain.snapshots import FeedCursor, Place, Snapshot
+from app.observability.logs import get_logger
 from app.repositories.database import Database
-from app.repositories.feed import FeedRows
+from app.repositories.feed import FeedRows, Floor
 from app.services.feed_batches import Batch, FeedWriter
+
+log = get_logger()
 
 READERS_MAXIMUM: Final = 3  # catching up at a time: after a restart all come at once, and refreshes need the database
 FLOOR_SECONDS: Final = 60
@@ -35,9 +38,8 @@ class FeedReader:
         self._database = database
         self._writer = writer
         self._places = asyncio.Semaphore(READERS_MAXIMUM)
-        self._floor = 0
+        self._floor: Floor | None = None
         self._floor_at = -float(FLOOR_SECONDS)
-        self._floor_identity: bytes | None = None
 
     async def read(self, cursor: FeedCursor, identity: bytes | None, *, limit: int) -> Reading:
         """
@@ -49,24 +51,36 @@ class FeedReader:
             FeedCursorGone: of another history than the database's.
             Unavailable: the database cannot be asked.
         """
-        async with self._places, self._database.begin() as db:
+        async with self._places:
             now = asyncio.get_running_loop().time()
             if now - self._floor_at >= FLOOR_SECONDS:
-                self._floor = await db.feed.find_floor(KEPT)
-                self._floor_at, self._floor_identity = now, None
-            rows = await self._list(db.feed.list_unseen, cursor, limit)
+                self._floor_at = now
+                await self._raise_floor()
+            async with self._database.begin() as db:
+                rows = await self._list(db.feed.list_unseen, cursor, limit)
         return self._reading(cursor, identity, rows, limit)
 
+    async def _raise_floor(self) -> None:
+        """It only saves work, so after a bulk end that makes it hard to find the one that is known must do."""
+        known, self._floor = self._floor, None
+        try:
+            async with self._database.begin() as db:
+                self._floor = await db.feed.find_floor(KEPT, above=known.xact if known else None)
+        except TookTooLong:
+            self._floor = known
+            log.warning("feed.floor_delayed")
+            return
+        if known is not None and known.identity != self._floor.identity:
+            self._floor, self._floor_at = None, -float(FLOOR_SECONDS)
+
     async def _list(self, list_unseen: Callable[..., Awaitable[FeedRows]], cursor: FeedCursor, limit: int) -> FeedRows:
-        rows = await list_unseen(cursor, floor=self._floor, within=KEPT, limit=limit)
-        if self._floor_identity not in {None, rows.identity} or self._floor > rows.snapshot.xmax:
-            # The floor is of another history: once more, from the bottom.
-            self._floor_at = -float(FLOOR_SECONDS)
-            rows = await list_unseen(cursor, floor=0, within=KEPT, limit=limit)
-            self._floor_identity = None
+        floor = self._floor
+        rows = await list_unseen(cursor, floor=floor.xact if floor else 0, within=KEPT, limit=limit)
+        if floor is None or (floor.identity == rows.identity and floor.xact <= rows.snapshot.xmax):
             return rows
-        self._floor_identity = rows.identity
-        return rows
+        # The floor is of another history: once more, from the bottom.
+        self._floor, self._floor_at = None, -float(FLOOR_SECONDS)
+        return await list_unseen(cursor, floor=0, within=KEPT, limit=limit)
 
     def _reading(self, cursor: FeedCursor, identity: bytes | None, rows: FeedRows, limit: int) -> Reading:
         if identity is not None and (identity != rows.identity or cursor.highest > rows.snapshot.xmax):

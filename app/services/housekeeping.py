@@ -190,12 +190,12 @@ class Housekeeping:
         async with self._checking:
             now = asyncio.get_running_loop().time()
             if now - self._checked_at >= CHECK_SECONDS:
-                self._trouble = await self._try_trail()
+                self._trouble = await self.try_trail()
                 self._checked_at = now
         if self._trouble is not None:
             raise Unavailable(why=self._trouble)
 
-    async def _try_trail(self) -> str | None:
+    async def try_trail(self) -> str | None:
         """What is in the way of writing, or `None`."""
         try:
             async with self._database.begin() as db:

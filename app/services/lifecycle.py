@@ -1,5 +1,8 @@
 """Starts and stops in the trail: with which settings and which keys a process served."""
 
+import asyncio
+from typing import Final
+
 from pydantic import SecretStr
 
 from app import __version__
@@ -8,10 +11,14 @@ from app.domain.errors import Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event
 from app.observability.logs import get_logger
 from app.repositories.database import Database
-from app.security.keys import Keyring
+from app.security.keys import Keyring, spell_key_id
+from app.services.database_paths import find_obstacle
 from app.settings import Settings
 
 log = get_logger()
+
+START_SECONDS: Final = 5  # less than a pool's own deadlines together: it shall not keep a process from starting,
+STOP_SECONDS: Final = 2  # or from ending
 
 
 class Lifecycle:
@@ -24,16 +31,32 @@ class Lifecycle:
 
     async def started(self) -> None:
         """Write the start. A database that is away keeps nobody from starting: nothing can be changed then either."""
-        await self._warn_of_power()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._warn_of_power()
+                await self._warn_of_pooler()
+                await self._write_start()
+        except TimeoutError:
+            log.warning("lifecycle.not_written", action=Action.SERVER_STARTED, why="no answer")
+
+    async def _warn_of_pooler(self) -> None:
+        if (obstacle := await find_obstacle(self._settings)) is not None:
+            log.error("database.pooler_in_the_way", message=obstacle.message)
+
+    async def _write_start(self) -> None:
         detail: dict[str, JsonValue] = {
             "version": __version__,
-            "key_ids": [f"{key_id:02x}" for key_id in self._keyring.token_keys],
+            "key_ids": [spell_key_id(key_id) for key_id in self._keyring.token_keys],
             "settings": self._shown(),
         }
         await self._write(Event(Action.SERVER_STARTED, SYSTEM, NO_CLIENT, detail=detail))
 
     async def stopped(self) -> None:
-        await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._write(Event(Action.SERVER_STOPPED, SYSTEM, NO_CLIENT))
+        except TimeoutError:
+            log.warning("lifecycle.not_written", action=Action.SERVER_STOPPED, why="no answer")
 
     async def _warn_of_power(self) -> None:
         """The trail is append-only for the server's role; a login that can leave it makes that a matter of trust."""

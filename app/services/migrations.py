@@ -286,6 +286,13 @@ def _mending(index: InvalidIndex, applied: str, pending: str) -> str | None:
 
 async def look_at(schema: SchemaRepository, revisions: Sequence[Revision]) -> Status:
     """How the schema stands to a release that knows these revisions."""
+    current, verdict = await judge_at(schema, revisions)
+    invalid = tuple(index.name for index in await schema.list_invalid_indexes())
+    return Status(current, verdict, invalid, tuple(await schema.list_unvalidated()))
+
+
+async def judge_at(schema: SchemaRepository, revisions: Sequence[Revision]) -> tuple[str, Verdict]:
+    """The part of it that can be asked again and again: where the schema is, and whether it can be served."""
     heads = await schema.list_heads()
     applied = {one.id: one for one in await schema.list_applied()}
     known = [revision.id for revision in revisions]
@@ -293,9 +300,7 @@ async def look_at(schema: SchemaRepository, revisions: Sequence[Revision]) -> St
     for revision in revisions[:reached]:  # of the time before the table, or of a login that may not read it
         applied.setdefault(revision.id, Applied(revision.id, revision.oldest_release))
     verdict = judge(revisions, list(applied.values()), __version__)
-    current = ", ".join(heads) or next((name for name in reversed(known) if name in applied), BASE)
-    invalid = tuple(index.name for index in await schema.list_invalid_indexes())
-    return Status(current, verdict, invalid, tuple(await schema.list_unvalidated()))
+    return ", ".join(heads) or next((name for name in reversed(known) if name in applied), BASE), verdict
 
 
 async def look(url: str, revisions: Sequence[Revision]) -> Status:

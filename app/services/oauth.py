@@ -149,7 +149,7 @@ class OAuth:
             claims = await self._authentication.examine(token)
         except AccessTokenRejected:
             return await self._introspect_client_token(token)
-        return {
+        told: dict[str, JsonValue] = {
             "token_use": "access_token",
             "token_type": "Bearer",
             "sub": str(claims.user_id),
@@ -161,8 +161,10 @@ class OAuth:
             "iat": int(claims.issued_at.timestamp()),
             "exp": int(claims.expires_at.timestamp()),
             "auth_time": int(claims.authenticated_at.timestamp()),
+            "amr": list(claims.amr),
             "jti": claims.id,
         }
+        return told if claims.acr is None else {**told, "acr": claims.acr}
 
     async def _introspect_client_token(self, token: str) -> dict[str, JsonValue] | None:
         try:
@@ -191,7 +193,7 @@ class OAuth:
         if family.client_id != FIRST_PARTY_CLIENT and not await self._clients.is_live(family.client_id):
             return None  # nobody could spend it
         # Nobody but we may take it: a service that checks `aud` will not let a refresh token pass as an access token.
-        return {
+        told: dict[str, JsonValue] = {
             "token_use": "refresh_token",
             "sub": str(family.user_id),
             "sid": str(family.id),
@@ -201,7 +203,9 @@ class OAuth:
             "iat": int((family.rotated_at or family.created_at).timestamp()),
             "exp": int(family.idle_expires_at.timestamp()),
             "auth_time": int(family.authenticated_at.timestamp()),
+            "amr": list(family.amr.split(" ")),
         }
+        return told if family.acr is None else {**told, "acr": family.acr}
 
     async def _family_of_refresh(self, presented: str) -> Family | None:
         """The family of a token of any generation: whoever held any of its tokens may end it."""

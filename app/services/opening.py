@@ -67,6 +67,8 @@ class Opening:
             scope=family.scope,
             role=family.role,
             authenticated_at=family.authenticated_at,
+            amr=family.amr,
+            acr=family.acr,
             idle_expires_at=family.idle_expires_at,
             expires_at=family.expires_at,
         )

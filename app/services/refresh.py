@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NoReturn, assert_never
+from typing import Any, Final, NoReturn, assert_never
 
 from uuid_utils.compat import uuid7
 
@@ -30,12 +30,22 @@ from app.domain.families import (
 )
 from app.domain.refresh_token import RefreshToken
 from app.observability.logs import get_logger
+from app.observability.metrics import REFRESHES, RefreshOutcome
 from app.repositories.database import Database, UnitOfWork
 from app.repositories.rotations import RotationRepository
 from app.services.ends import end_events
 from app.services.tokens import IssuedTokens, TokenPairs
 
 log = get_logger()
+
+Scope = tuple[str, ...]
+
+# Of a refusal's action and reason; any other is that of a session which is over.
+_REFUSED: Final[dict[tuple[Action, str | None], RefreshOutcome]] = {
+    (Action.REFRESH_FORGED, "wrong_proof"): RefreshOutcome.FORGED,
+    (Action.REFRESH_REFUSED, "unknown_session"): RefreshOutcome.UNKNOWN_SESSION,
+    (Action.REFRESH_MISDIRECTED, "wrong_client"): RefreshOutcome.WRONG_CLIENT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,20 @@ class Refresh:
             Unavailable: the database could not decide; the same token may be presented again.
         Source: RFC 6749 section 6, RFC 9700 section 4.14.2.
         """
-        token = self._pairs.read(presented)
+        try:
+            token = self._pairs.read(presented)
+        except RefreshTokenRejected:
+            REFRESHES.add(RefreshOutcome.NOISE)
+            raise
+        try:
+            return await self._rotate(token, idempotency_key, client, client_id, scope)
+        except Unavailable:
+            REFRESHES.add(RefreshOutcome.UNAVAILABLE)
+            raise
+
+    async def _rotate(
+        self, token: RefreshToken, idempotency_key: str | None, client: ClientContext, client_id: str, scope: Scope
+    ) -> IssuedTokens:
         presentation = _Presentation(token, self._attempt(token, idempotency_key), client, client_id, scope)
         for _ in range(2):
             grant = await self._spend(presentation) or await self._look(presentation)
@@ -127,6 +150,7 @@ class Refresh:
             event_id=uuid7(),
         )
         if grant is not None:
+            REFRESHES.add(RefreshOutcome.ROTATED)
             _tell(Action.SESSION_REFRESHED, presentation, generation=grant.generation)
         return grant
 
@@ -183,6 +207,7 @@ class Refresh:
             case Misdirected():
                 await self._refuse(db, presentation, Action.REFRESH_MISDIRECTED, "wrong_client")
             case Widened():
+                REFRESHES.add(RefreshOutcome.SCOPE_REFUSED)
                 raise InvalidScope
             case Restored():
                 await self._end(db, presentation, EndReason.RESTORE, now)
@@ -203,6 +228,7 @@ class Refresh:
             )
             await db.audit.add(event, at=now)
         await db.commit()
+        REFRESHES.add(_REFUSED.get((action, reason), RefreshOutcome.ENDED))
         _tell(action, presentation, reason=reason)
         raise RefreshTokenRejected(why=reason)
 
@@ -213,6 +239,7 @@ class Refresh:
         events = end_events([ended], actor=SYSTEM, client=presentation.client) if ended else []
         await db.audit.add(*events, at=now)
         await db.commit()
+        REFRESHES.add(RefreshOutcome.RESTORED if reason is EndReason.RESTORE else RefreshOutcome.EXPIRED)
         _tell(Action.SESSION_ENDED, presentation, reason=reason)
         raise RefreshTokenRejected(why=reason)
 
@@ -246,6 +273,7 @@ class Refresh:
         ends = end_events([ended], actor=SYSTEM, client=presentation.client) if ended else []
         await db.audit.add(reused, *ends, at=now)
         await db.commit()
+        REFRESHES.add(RefreshOutcome.REUSED)
         _tell(Action.REFRESH_REUSED, presentation, reason=EndReason.REUSE)
         raise RefreshTokenRejected(why=EndReason.REUSE)
 
@@ -270,6 +298,7 @@ class Refresh:
         ]
         await db.audit.add(*events, at=now)
         await db.commit()
+        REFRESHES.add(RefreshOutcome.REPLAYED)
         _tell(Action.SESSION_REPLAYED, presentation, suspected=mark.suspected)
         return grant
 
@@ -292,6 +321,7 @@ class Refresh:
         )
         await db.audit.add(event, at=now)
         await db.commit()
+        REFRESHES.add(RefreshOutcome.FAST_FORWARDED)
         _tell(Action.SESSION_FAST_FORWARDED, presentation, lost=lost)
         return grant
 

@@ -19,6 +19,7 @@ from app.repositories.session_lists import SORT_LIMIT, USES_LIMIT
 from app.repositories.session_ways import Way, span_of
 from app.security.keys import Keyring
 from app.services.admin_reads import AdminReads, Cursors
+from app.services.replica import Replica
 
 # A page looks through sessions for so long. What it has not found by then, the next page goes on to look for.
 LOOK_SECONDS: Final = 0.02
@@ -62,8 +63,10 @@ class _Found:
 
 
 class SessionSearch:
-    def __init__(self, database: Database, keyring: Keyring, *, look_seconds: float = LOOK_SECONDS) -> None:
-        self._database = database
+    def __init__(
+        self, database: Database, keyring: Keyring, replica: Replica, *, look_seconds: float = LOOK_SECONDS
+    ) -> None:
+        self._replica = replica
         self._keyring = keyring
         self._cursors = Cursors(keyring)
         self._reads = AdminReads(database)
@@ -90,16 +93,20 @@ class SessionSearch:
         order = f"{sort} {'newest' if newest_first else 'oldest'}"
         fingerprint = wanted.fingerprint(order)
         after = self._cursors.read(cursor, fingerprint) if cursor is not None else None
+
+        async def look(db: UnitOfWork) -> tuple[datetime, _Found, Position | None, dict[UUID, str]]:
+            last: Position | None
+            await db.session_lists.begin()
+            now = await db.now()
+            if sort is SessionSort.CREATED:
+                found = await self._walk(db, wanted, now, after.id if after else None, newest_first, limit)
+                last = Position(_NOWHERE, found.place) if found.place else None
+            else:
+                found, last = await self._sort(db, wanted, now, after, newest_first, limit)
+            return now, found, last, await db.trail.find_names({family.user_id for family in found.families})
+
         try:
-            async with self._database.begin() as db:
-                await db.session_lists.begin()
-                now = await db.now()
-                if sort is SessionSort.CREATED:
-                    found = await self._walk(db, wanted, now, after.id if after else None, newest_first, limit)
-                    last = found.place and Position(_NOWHERE, found.place)
-                else:
-                    found, last = await self._sort(db, wanted, now, after, newest_first, limit)
-                names = await db.trail.find_names({family.user_id for family in found.families})
+            now, found, last, names = await self._replica.read(look)
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
         asked = {**self.describe(wanted), "order": order, "limit": limit}
@@ -125,15 +132,16 @@ class SessionSearch:
             QueryTooBroad: as `search`.
         """
         place: UUID | None = None
+
+        async def look(db: UnitOfWork) -> tuple[datetime, _Found, dict[UUID, str]]:
+            await db.session_lists.begin()
+            now = await db.now()
+            found = await self._walk(db, wanted, now, place, newest_first, EXPORT_PAGE, seconds=EXPORT_LOOK_SECONDS)
+            return now, found, await db.trail.find_names({family.user_id for family in found.families})
+
         while True:
             try:
-                async with self._database.begin() as db:
-                    await db.session_lists.begin()
-                    now = await db.now()
-                    found = await self._walk(
-                        db, wanted, now, place, newest_first, EXPORT_PAGE, seconds=EXPORT_LOOK_SECONDS
-                    )
-                    names = await db.trail.find_names({family.user_id for family in found.families})
+                now, found, names = await self._replica.read(look)
             except TookTooLong as error:
                 raise QueryTooBroad(why=error.why) from error
             place = found.place

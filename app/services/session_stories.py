@@ -20,6 +20,7 @@ from app.repositories.database import Database, UnitOfWork
 from app.repositories.session_events import told
 from app.security.keys import Keyring
 from app.services.admin_reads import AdminReads, Cursors
+from app.services.replica import Replica
 
 EVENTS_A_GENERATION: Final = 2  # as a page of generations is reckoned in events
 REFUSALS: Final = 20
@@ -61,8 +62,8 @@ class Explanation:
 
 
 class SessionStories:
-    def __init__(self, database: Database, keyring: Keyring) -> None:
-        self._database = database
+    def __init__(self, database: Database, keyring: Keyring, replica: Replica) -> None:
+        self._replica = replica
         self._cursors = Cursors(keyring)
         self._reads = AdminReads(database)
 
@@ -79,30 +80,32 @@ class SessionStories:
         """
         fingerprint = b"session " + session_id.bytes
         before = self._cursors.read(cursor, fingerprint) if cursor is not None else None
+
+        async def look(db: UnitOfWork) -> Story:
+            family, now = await _find(db, session_id)
+            size = EVENTS_A_GENERATION * limit
+            events = await db.session_events.list_life(family, before=before, limit=size + 1)
+            page = page_of(events, size, lambda event: Position(event.occurred_at, event.id))
+            end, reuse, _ = await _ending(db, family)
+            refusals = await db.session_events.list_refusals(family, limit=REFUSALS)
+            return Story(
+                family=family,
+                now=now,
+                names=await db.trail.find_names(_people(family, end)),
+                generations=by_generation([told(event) for event in page.items]),
+                reuse=reuse,
+                end=told(end) if end else None,
+                refusals=[told(event) for event in refusals],
+                next=self._cursors.write(page.after, fingerprint) if page.after else None,
+            )
+
         try:
-            async with self._database.begin() as db:
-                family, now = await _find(db, session_id)
-                size = EVENTS_A_GENERATION * limit
-                events = await db.session_events.list_life(family, before=before, limit=size + 1)
-                page = page_of(events, size, lambda event: Position(event.occurred_at, event.id))
-                end, reuse, _ = await _ending(db, family)
-                refusals = await db.session_events.list_refusals(family, limit=REFUSALS)
-                names = await db.trail.find_names(_people(family, end))
+            story = await self._replica.read(look)
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
-        generations = by_generation([told(event) for event in page.items])
         asked: dict[str, JsonValue] = {"session": str(session_id), "limit": limit}
         await self._reads.record("session", asked, 1, actor=actor, client=client)
-        return Story(
-            family=family,
-            now=now,
-            names=names,
-            generations=generations,
-            reuse=reuse,
-            end=told(end) if end else None,
-            refusals=[told(event) for event in refusals],
-            next=self._cursors.write(page.after, fingerprint) if page.after else None,
-        )
+        return story
 
     async def explain(self, session_id: UUID, *, actor: Actor, client: ClientContext) -> Explanation:
         """
@@ -112,21 +115,25 @@ class SessionStories:
             SessionNotFound: there is none.
             QueryTooBroad: as `show`.
         """
+
+        async def look(db: UnitOfWork) -> Explanation:
+            family, now = await _find(db, session_id)
+            end, reuse, evidence = await _ending(db, family)
+            bulk, ordered = await _bulk_end(db, end)
+            evidence = [*ordered, *evidence]
+            if not evidence:
+                evidence = (await db.session_events.list_life(family, before=None, limit=1))[:1]
+            names = await db.trail.find_names(_people(family, end))
+            facts = Facts(family, now, names, told(end) if end else None, reuse, bulk)
+            return Explanation(family, now, explain(facts), evidence)
+
         try:
-            async with self._database.begin() as db:
-                family, now = await _find(db, session_id)
-                end, reuse, evidence = await _ending(db, family)
-                bulk, ordered = await _bulk_end(db, end)
-                evidence = [*ordered, *evidence]
-                if not evidence:
-                    evidence = (await db.session_events.list_life(family, before=None, limit=1))[:1]
-                names = await db.trail.find_names(_people(family, end))
+            explanation = await self._replica.read(look)
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
-        facts = Facts(family, now, names, told(end) if end else None, reuse, bulk)
         asked = {"session": str(session_id)}
         await self._reads.record("session explanation", asked, 1, actor=actor, client=client)
-        return Explanation(family, now, explain(facts), evidence)
+        return explanation
 
 
 async def _find(db: UnitOfWork, session_id: UUID) -> tuple[Family, datetime]:

@@ -9,15 +9,19 @@ from app.domain.clients import ALIKE_FAILURES, ClientContext, failure_source
 from app.domain.errors import (
     InputInvalid,
     InvalidCredentials,
+    OneTimePasswordElsewhere,
     PasswordChangeRequired,
+    TooBusy,
+    Unavailable,
     UserDisabled,
     UsernameRefused,
     UserNotFound,
 )
 from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome
-from app.domain.families import Grant, Lifetimes
+from app.domain.families import FIRST_PARTY_CLIENT, Grant, Lifetimes
 from app.domain.users import User, username_key
 from app.observability.logs import get_logger
+from app.observability.metrics import SIGN_INS, SignInOutcome
 from app.repositories.database import Database, UnitOfWork
 from app.security.keys import Keyring
 from app.security.passwords import PasswordHasher
@@ -64,8 +68,19 @@ class SignIn:
             InvalidCredentials: also when the password was changed or the user disabled during the sign-in, and when a
                 one-time password is past its time.
             PasswordChangeRequired: the password is right, and good for setting another one only.
+            OneTimePasswordElsewhere: likewise, through a client.
             TooBusy: too many passwords wait for hashing.
         """
+        try:
+            return await self._with_password(username, password, client, terms)
+        except TooBusy:
+            SIGN_INS.add(SignInOutcome.TOO_BUSY)
+            raise
+        except Unavailable:
+            SIGN_INS.add(SignInOutcome.UNAVAILABLE)
+            raise
+
+    async def _with_password(self, username: str, password: str, client: ClientContext, terms: Terms) -> IssuedTokens:
         for _ in range(2):
             user = await self._find(username)
             right = await self._hasher.verify(password, user.password_hash if user else None)
@@ -77,9 +92,10 @@ class SignIn:
                 # As locked: the role that was read before the password was hashed may be lost by now.
                 if locked := await db.users.lock_verified(user.id, user.password_hash):
                     if locked.must_change_password:
-                        await self._demand_another(db, locked, client)
+                        await self._demand_another(db, locked, terms, client)
                     grant = await self._open(db, locked, user.password_hash, new_hash, terms, client)
                     await db.commit()
+                    SIGN_INS.add(SignInOutcome.OPENED)
                     log.info(Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id))
                     return self._pairs.issue(grant)
             # Disabled, changed, or the same password hashed anew by a sign-in beside this one: look once more.
@@ -111,6 +127,7 @@ class SignIn:
                 terms = replace(terms, authenticated_at=min(terms.authenticated_at, now))
             grant = await self._opening.open(db, user, terms, client)
             await db.commit()
+        SIGN_INS.add(SignInOutcome.VOUCHED)
         log.info(Action.SESSION_CREATED, user=str(user_id), session=str(grant.family_id), client=terms.client_id)
         return self._pairs.issue(grant)
 
@@ -136,17 +153,24 @@ class SignIn:
             if await db.refusals.count_login(event.subject_id, reason, source, now) <= ALIKE_FAILURES:
                 await db.audit.add(event, at=now)
             await db.commit()
+        SIGN_INS.add(reason)
         log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=reason)
         raise InvalidCredentials(why=reason)
 
-    async def _demand_another(self, db: UnitOfWork, user: User, client: ClientContext) -> NoReturn:
-        """No session for a one-time password, but the token by which another one is set."""
+    async def _demand_another(self, db: UnitOfWork, user: User, terms: Terms, client: ClientContext) -> NoReturn:
+        """No session for a one-time password, but the token by which another one is set; of our own routes only."""
+        if terms.client_id != FIRST_PARTY_CLIENT:
+            await record_refusal(db, user.id, "one_time_password_elsewhere", client)
+            await db.commit()
+            raise OneTimePasswordElsewhere(why="through a client")
         token = await self._credentials.exchange(db, user, client)
         if token is None:
             await record_refusal(db, user.id, "one_time_password_expired", client)
         await db.commit()
         if token is None:
+            SIGN_INS.add(SignInOutcome.ONE_TIME_PASSWORD_EXPIRED)
             raise InvalidCredentials(why="one_time_password_expired")
+        SIGN_INS.add(SignInOutcome.PASSWORD_CHANGE_REQUIRED)
         log.info("login.password_change_required", user=str(user.id))
         raise PasswordChangeRequired(token.token, expires_in=token.expires_in)
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from app.domain.canonical_json import JsonValue
@@ -11,9 +12,10 @@ from app.domain.errors import StoredStateInvalid
 from app.domain.events import Action, Actor
 from app.domain.jobs import BUSY, Done
 from app.domain.stats import SOURCES_DAYS, Counts, Numbers, Width, floor, read_span
-from app.repositories.database import Database
+from app.repositories.database import Database, UnitOfWork
 from app.repositories.stats import WAITING_LIMIT
 from app.services.admin_reads import AdminReads
+from app.services.replica import Replica
 
 BATCH: Final = 5000  # events, some 30 ms
 SOURCES_BATCH: Final = 5000
@@ -26,10 +28,11 @@ NOT_THIS_CLUSTER: Final = (
 
 
 class Stats:
-    def __init__(self, database: Database, reads: AdminReads, *, trail_days: int) -> None:
+    def __init__(self, database: Database, reads: AdminReads, replica: Replica, *, trail_days: int) -> None:
         """`trail_days`: how long events are kept, 0 for ever; counts by address and agent are not kept longer."""
         self._database = database
         self._reads = reads
+        self._replica = replica
         self._sources_kept = timedelta(days=min(trail_days or SOURCES_DAYS, SOURCES_DAYS))
 
     async def count(self) -> Done:
@@ -81,26 +84,23 @@ class Stats:
         Raises:
             InputInvalid: the range is out of order or too long.
         """
-        async with self._database.begin() as db:
-            await db.seals.freeze()
-            now = await db.now()
-            span = read_span(since, until, width, now=now)
-            standing = await db.stats.get_standing()
-            expiry = (await db.jobs.list_runs()).get("expiry")
-            active = await db.stats.get_active(
-                standing, now=now, ends_written_until=expiry.whole_since if expiry else None
-            )
-            series = await db.stats.list_series(span)
-            addresses = await db.stats.list_top("address", span.pieces())
-            agents = await db.stats.list_top("agent", span.pieces())
+        numbers = await self._replica.read(partial(self._look, since, until, width))
         asked: dict[str, JsonValue] = {
             "bucket": width.value,
-            "from": span.since.isoformat(),
-            "to": span.until.isoformat(),
+            "from": numbers.span.since.isoformat(),
+            "to": numbers.span.until.isoformat(),
         }
-        starts = span.starts()
-        await self._reads.record("stats", asked, len(starts), actor=actor, client=client)
-        buckets, totals = _series(series, starts)
+        await self._reads.record("stats", asked, len(numbers.buckets), actor=actor, client=client)
+        return numbers
+
+    async def _look(self, since: datetime | None, until: datetime | None, width: Width, db: UnitOfWork) -> Numbers:
+        await db.seals.freeze()
+        now = await db.now()
+        span = read_span(since, until, width, now=now)
+        standing = await db.stats.get_standing()
+        expiry = (await db.jobs.list_runs()).get("expiry")
+        active = await db.stats.get_active(standing, now=now, ends_written_until=expiry.whole_since if expiry else None)
+        buckets, totals = _series(await db.stats.list_series(span), span.starts())
         return Numbers(
             as_of=active.as_of,
             waiting=min(standing.waiting, WAITING_LIMIT),
@@ -108,8 +108,8 @@ class Stats:
             span=span,
             buckets=buckets,
             totals=totals,
-            addresses=addresses,
-            agents=agents,
+            addresses=await db.stats.list_top("address", span.pieces()),
+            agents=await db.stats.list_top("agent", span.pieces()),
             sources_since=self._kept_since(now),
         )
 

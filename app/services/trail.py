@@ -15,10 +15,11 @@ from app.domain.events import Action, Actor, Event
 from app.domain.pages import Page, Position, page_of
 from app.domain.users import username_key
 from app.repositories.audit import StoredEvent
-from app.repositories.database import Database
+from app.repositories.database import Database, UnitOfWork
 from app.repositories.trail_queries import COUNT_LIMIT
 from app.security.keys import Keyring
 from app.services.admin_reads import Cursors
+from app.services.replica import Replica
 
 BUCKETS_MAXIMUM: Final = 1000
 TAIL_PAGE: Final = 500
@@ -44,8 +45,9 @@ class Found:
 
 
 class Trail:
-    def __init__(self, database: Database, keyring: Keyring) -> None:
+    def __init__(self, database: Database, keyring: Keyring, replica: Replica) -> None:
         self._database = database
+        self._replica = replica
         self._keyring = keyring
         self._cursors = Cursors(keyring)
 
@@ -90,12 +92,15 @@ class Trail:
         """
         order = "newest" if newest_first else "oldest"
         after = self._cursors.read(cursor, wanted.fingerprint(order)) if cursor is not None else None
+
+        async def look(db: UnitOfWork) -> tuple[list[StoredEvent], int | None, dict[UUID, str]]:
+            rows = await db.trail.search(wanted, newest_first=newest_first, after=after, limit=limit + 1)
+            count = await db.trail.count(wanted) if with_count else None
+            people = {event.subject_id for event in rows} | {event.actor_id for event in rows if event.actor_id}
+            return rows, count, await db.trail.find_names(people)
+
         try:
-            async with self._database.begin() as db:
-                rows = await db.trail.search(wanted, newest_first=newest_first, after=after, limit=limit + 1)
-                count = await db.trail.count(wanted) if with_count else None
-                people = {event.subject_id for event in rows} | {event.actor_id for event in rows if event.actor_id}
-                names = await db.trail.find_names(people)
+            rows, count, names = await self._replica.read(look)
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
         page = page_of(rows, limit, lambda event: Position(event.occurred_at, event.id))
@@ -119,15 +124,18 @@ class Trail:
             InputInvalid: more than `BUCKETS_MAXIMUM` buckets.
             QueryTooBroad: it would take too long.
         """
+
+        async def look(db: UnitOfWork) -> list[tuple[datetime, str, int]]:
+            until = wanted.until or await db.now()
+            since = wanted.since or until - 100 * _BUCKET[bucket]
+            if (until - since) / _BUCKET[bucket] > BUCKETS_MAXIMUM:
+                raise InputInvalid(
+                    f"That is more than {BUCKETS_MAXIMUM} buckets: take larger ones, or less time.", field="bucket"
+                )
+            return await db.trail.histogram(replace(wanted, since=since, until=until), bucket)
+
         try:
-            async with self._database.begin() as db:
-                until = wanted.until or await db.now()
-                since = wanted.since or until - 100 * _BUCKET[bucket]
-                if (until - since) / _BUCKET[bucket] > BUCKETS_MAXIMUM:
-                    raise InputInvalid(
-                        f"That is more than {BUCKETS_MAXIMUM} buckets: take larger ones, or less time.", field="bucket"
-                    )
-                counts = await db.trail.histogram(replace(wanted, since=since, until=until), bucket)
+            counts = await self._replica.read(look)
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
         asked = {**self._described(wanted), "bucket": bucket.value}

@@ -14,6 +14,7 @@ from app.repositories.database import Database, UnitOfWork
 from app.repositories.user_queries import COUNT_LIMIT
 from app.security.keys import Keyring
 from app.services.admin_reads import AdminReads, Cursors
+from app.services.replica import Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,9 @@ class SeenUsers:
 
 
 class UserQueries:
-    def __init__(self, database: Database, keyring: Keyring, reads: AdminReads) -> None:
+    def __init__(self, database: Database, keyring: Keyring, reads: AdminReads, replica: Replica) -> None:
         self._database = database
+        self._replica = replica
         self._keyring = keyring
         self._cursors = Cursors(keyring)
         self._reads = reads
@@ -60,20 +62,23 @@ class UserQueries:
         order = "newest" if newest_first else "oldest"
         fingerprint = wanted.fingerprint(order)
         after = self._cursors.read(cursor, fingerprint) if cursor is not None else None
+
+        async def look(db: UnitOfWork) -> tuple[list[SeenUser], Position | None]:
+            now = await db.now()
+            rows = await db.user_queries.list_page(
+                wanted, now=now, newest_first=newest_first, after=after, limit=limit + 1
+            )
+            page = page_of(rows, limit, lambda user: Position(user.created_at, user.id))
+            return await _count(db, page.items, now), page.after
+
         try:
-            async with self._database.begin() as db:
-                now = await db.now()
-                rows = await db.user_queries.list_page(
-                    wanted, now=now, newest_first=newest_first, after=after, limit=limit + 1
-                )
-                page = page_of(rows, limit, lambda user: Position(user.created_at, user.id))
-                items = await _count(db, page.items, now)
+            items, last = await self._replica.read(look)
         except TookTooLong as error:
             raise QueryTooBroad(why=error.why) from error
         digest = None if wanted.prefix is None else self._keyring.name_digest(wanted.prefix)
         asked = {**wanted.described(digest), "order": order, "limit": limit}
         await self._reads.record("users", asked, len(items), actor=actor, client=client)
-        return SeenUsers(items, self._cursors.write(page.after, fingerprint) if page.after else None)
+        return SeenUsers(items, self._cursors.write(last, fingerprint) if last else None)
 
     async def get(self, user_id: UUID, *, actor: Actor, client: ClientContext) -> SeenUser:
         """

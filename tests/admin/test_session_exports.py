@@ -153,7 +153,7 @@ async def test_a_slow_or_vanished_reader_holds_no_transaction(desk: Desk, served
         """
     )
     task = asyncio.create_task(served.serve())
-    while not served.started:  # noqa: ASYNC110 - uvicorn tells nobody
+    while not served.started:
         await asyncio.sleep(0.02)
     port = served.servers[0].sockets[0].getsockname()[1]
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)

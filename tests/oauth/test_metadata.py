@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from tests.conftest import make_settings
-from tests.oauth.conftest import ElapsingClock, MakeKnown
+from tests.oauth.conftest import ElapsingClock, MakeKnown, Served
 
 METADATA = "/.well-known/oauth-authorization-server"
 KEYS = "/.well-known/jwks.json"
@@ -93,3 +93,15 @@ async def test_a_kept_key_set_is_never_behind(
     after = await http.get(KEYS, headers={"If-None-Match": before.headers["etag"]})
     assert after.status_code == 200
     assert after.headers["etag"] != before.headers["etag"]
+
+
+@pytest.mark.parametrize("path", [KEYS, METADATA])
+async def test_head_answers_as_get_does(served: Served, path: str) -> None:
+    """Headers alike, and no body (RFC 9110 section 9.3.2); of a real server, which is what leaves the body out."""
+    async with httpx2.AsyncClient(base_url=served.url) as http:
+        got, looked = await http.get(path), await http.head(path)
+        assert (looked.status_code, looked.content) == (200, b"")
+        for name in ("content-type", "content-length", "etag", "cache-control"):
+            assert looked.headers[name] == got.headers[name]
+        known = await http.head(path, headers={"If-None-Match": got.headers["etag"]})
+        assert known.status_code == 304

@@ -227,6 +227,7 @@ async def test_a_live_access_token_says_what_it_says(
         "iat": now,
         "exp": now + 900,
         "auth_time": now,
+        "amr": ["mfa"],
     }
 
 
@@ -258,6 +259,7 @@ async def test_a_live_refresh_token_is_neither_spent_nor_revealed(
         "iat": now,
         "exp": now + 604_800,
         "auth_time": now,
+        "amr": ["mfa"],
     }
     assert await sql.fetchrow("SELECT *, xmin FROM families WHERE id = $1", tokens["session_id"]) == before
     assert await sql.fetchval("SELECT count(*) FROM audit_events WHERE subject_id = $1", somebody.user.id) == events
@@ -336,10 +338,10 @@ async def test_introspecting_an_access_token_needs_no_query(
     name = f"asked-{known.client.client_id}"
     user = await services.users.create(name, PASSWORD, role=Role.USER, actor=None, client=client_at())
     issued = await services.sign_in.vouched(user.id, Terms(client_id=known.client.client_id), client=client_at())
-    following = asyncio.create_task(services.revocation.follow())
+    following = asyncio.create_task(services.ended_view.follow())
     try:
         for _ in range(1000):
-            if services.revocation.now() is not None:
+            if services.ended_view.now() is not None:
                 break
             await asyncio.sleep(0.01)
         await services.client_authentication.authenticate(known.client.client_id, known.secret)

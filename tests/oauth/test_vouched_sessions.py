@@ -35,7 +35,7 @@ async def test_a_session_with_all_that_the_client_knows(
     clock: ElapsingClock,
 ) -> None:
     """The pair as `POST /token` gives it; methods, class, time, address and agent are the person's; the client acts."""
-    known = await make_client(scopes=["sessions"])
+    known = await make_client(scopes=["sessions", "introspect"])
     answer = await ask(
         http,
         known,
@@ -85,6 +85,14 @@ async def test_a_session_with_all_that_the_client_knows(
     }
     claims = pyjwt.decode(tokens["access_token"], options={"verify_signature": False})
     assert (claims["auth_time"], claims["scope"]) == (int(clock.time.timestamp()) - 60, "read write")
+    assert (claims["amr"], claims["acr"]) == (["hwk", "pin", "mfa"], "urn:example:gold")
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    later = (await http.post("/oauth2/token", data=refresh, headers=known.basic)).json()
+    for token in (later["access_token"], later["refresh_token"]):
+        told = (await http.post("/oauth2/introspect", data={"token": token}, headers=known.basic)).json()
+        assert {name: told[name] for name in ("auth_time", "amr", "acr")} == {
+            name: claims[name] for name in ("auth_time", "amr", "acr")
+        }
     mine = await http.get("/sessions", headers=bearer(tokens["access_token"]))
     assert mine.json()["items"][0]["id"] == tokens["session_id"]
 

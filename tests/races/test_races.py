@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.container import Container
-from app.domain.errors import InvalidCredentials, RefreshTokenRejected, RotaError, TooBusy
+from app.domain.errors import InvalidCredentials, RefreshTokenRejected, RotaError, TooBusy, Unavailable
 from app.domain.events import SYSTEM
 from app.services.authentication import Caller
 from app.services.tokens import IssuedTokens
@@ -155,13 +155,18 @@ async def test_fifty_sign_ins_at_a_limit_of_five(
     """At most five live, forty-five ended as evicted, each with its event."""
     engines = [make_services(max_sessions_per_user=5), make_services(max_sessions_per_user=5)]
     person = await make_person(engines[0])
-    results = await settle(
-        *(
-            engines[number % 2].sign_in.with_password(person.username, PASSWORD, client=client_at())
-            for number in range(50)
-        )
-    )
-    assert not any(isinstance(result, TooBusy) for result in results)
+
+    async def sign_in(services: Container) -> None:
+        while True:
+            try:
+                await services.sign_in.with_password(person.username, PASSWORD, client=client_at())
+            except TooBusy:
+                raise
+            except Unavailable:  # all of them want the user's row; on a slow machine the last may wait too long
+                continue
+            return
+
+    await asyncio.gather(*(sign_in(engines[number % 2]) for number in range(50)))
     rows = await sql.fetch("SELECT end_reason FROM families WHERE user_id = $1", person.user.id)
     assert Counter(row["end_reason"] for row in rows) == {None: 5, "evicted": 45}
     actions = Counter(event["action"] for event in await events_of(person.user.id))

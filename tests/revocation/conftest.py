@@ -42,7 +42,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def following(services: Container) -> AsyncIterator[None]:
     """The view is loaded and kept while the body runs."""
     async with following_ends(services):
-        await until(lambda: services.revocation.now() is not None)
+        await until(lambda: services.ended_view.now() is not None)
         yield
 
 
@@ -51,7 +51,7 @@ async def loaded(services: Container) -> AsyncIterator[None]:
     """The view was loaded once and hears of nothing any more, but is not stale yet (ask for 60 seconds)."""
     async with following(services):
         pass
-    assert services.revocation.now() is not None
+    assert services.ended_view.now() is not None
     yield
 
 

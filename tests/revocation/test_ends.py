@@ -9,8 +9,9 @@ import asyncpg
 
 from app.container import Container
 from app.domain.families import EndReason
-from app.repositories.ends import AFTER, CHANNEL, RECENT, Horizon
-from tests.conftest import Person, client_at
+from app.domain.snapshots import NOTHING, Snapshot
+from app.repositories.ends import AFTER, CHANNEL, RECENT
+from tests.conftest import MakePerson, MakeServices, OwnDatabase, Person, client_at
 from tests.revocation.conftest import copies
 
 END = (
@@ -19,22 +20,22 @@ END = (
 )
 
 
-async def horizon_of(services: Container) -> Horizon:
+async def snapshot_of(services: Container) -> Snapshot:
     async with services.database.begin() as db:
-        return (await db.ends.list_after(Horizon.at(0), limit=1)).horizon
+        return (await db.ends.list_after(NOTHING, limit=1)).snapshot
 
 
-async def unseen(services: Container, seen: Horizon, limit: int = 100) -> tuple[list[UUID], Horizon]:
+async def unseen(services: Container, seen: Snapshot, limit: int = 100) -> tuple[list[UUID], Snapshot]:
     async with services.database.begin() as db:
         page = await db.ends.list_after(seen, limit=limit)
-    return [end.id for end in page.ends], page.horizon
+    return [end.id for end in page.ends], page.snapshot
 
 
 async def test_a_late_commit_is_not_missed(person: Person, services: Container, owner_url: str) -> None:
     """The transaction that began first commits last: the ends between, then its own, each of them once."""
     sessions = [(await person.sign_in()).session_id for _ in range(3)]
     slow, fast = await asyncpg.connect(owner_url), await asyncpg.connect(owner_url)
-    start = await horizon_of(services)
+    start = await snapshot_of(services)
     held = slow.transaction()
     await held.start()
     await slow.execute(END, sessions[0])
@@ -46,15 +47,15 @@ async def test_a_late_commit_is_not_missed(person: Person, services: Container, 
     ids, later = await unseen(services, between)
     assert set(ids) == {sessions[0], sessions[2]}
     assert (await unseen(services, later))[0] == []
-    assert set((await unseen(services, Horizon.at(between.oldest)))[0]) >= {sessions[0], sessions[2]}
+    assert set((await unseen(services, Snapshot.before(between.xmin)))[0]) >= {sessions[0], sessions[2]}
     await slow.close()
     await fast.close()
 
 
 async def test_pages_leave_nothing_out(person: Person, services: Container, sql: asyncpg.Connection) -> None:
-    """In order of transaction and id, across transactions that ended one and many; the next horizon sees them all."""
+    """In order of transaction and id, across transactions that ended one and many; the next snapshot sees them all."""
     sessions = await copies(sql, (await person.sign_in()).session_id, 30)
-    start = await horizon_of(services)
+    start = await snapshot_of(services)
     for session in sessions[:5]:
         await sql.execute(END, session)
     await sql.execute(END.replace("id = $1", "id = ANY($1)"), sessions[5:])
@@ -67,7 +68,7 @@ async def test_pages_leave_nothing_out(person: Person, services: Container, sql:
     assert [end.id for end in found] == [*sessions[:5], *sorted(sessions[5:])]
     assert [end.xact for end in found] == sorted(end.xact for end in found)
     assert (found[0].user_id, found[0].reason) == (person.user.id, "admin")
-    assert await unseen(services, first.horizon) == ([], (await unseen(services, first.horizon))[1])
+    assert await unseen(services, first.snapshot) == ([], (await unseen(services, first.snapshot))[1])
 
 
 async def test_ends_of_another_clusters_life_are_not_found_again(
@@ -75,7 +76,7 @@ async def test_ends_of_another_clusters_life_are_not_found_again(
 ) -> None:
     """Rows with transaction ids this cluster has not reached, as a restored dump has them: loaded, not followed."""
     session = (await person.sign_in()).session_id
-    start = await horizon_of(services)
+    start = await snapshot_of(services)
     await sql.execute(END.replace("pg_current_xact_id()", "'99999999999'::xid8"), session)
     assert session not in (await unseen(services, start))[0]
     async with services.database.begin() as db:
@@ -111,9 +112,12 @@ async def test_the_bell_rings_for_ends_only(
     await listener.close()
 
 
-async def test_reading_walks_the_indexes(sql: asyncpg.Connection, person: Person) -> None:
+async def test_reading_walks_the_indexes(
+    own: OwnDatabase, own_sql: asyncpg.Connection, make_services: MakeServices, make_person: MakePerson
+) -> None:
     """Among many ended sessions neither the next ends nor the recent ones are searched for."""
-    some = (await person.sign_in()).session_id
+    sql = own_sql  # what others have ended lately would be read too
+    some = (await (await make_person(make_services(url=own.app))).sign_in()).session_id
     many = await copies(sql, some, 20_000)
     await sql.execute(END.replace("id = $1", "id = ANY($1)").replace("clock_timestamp()", "'2020-01-01'"), many)
     await sql.execute("ANALYZE families")
@@ -132,4 +136,3 @@ async def test_reading_walks_the_indexes(sql: asyncpg.Connection, person: Person
     late = ([held], [many[19_000]], following, nil, 100, None)  # far on in a late transaction of very many
     plan = "\n".join([row[0] for row in await sql.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {AFTER}", *late)])
     assert sum(map(int, re.findall(r"shared hit=(\d+)", plan.split("\n", 2)[1]))) < 150, plan
-    await sql.execute("DELETE FROM families WHERE id = ANY($1)", many)

@@ -77,6 +77,8 @@ def _issuing() -> tuple[AccessTokens, str]:
         scope="",
         role=Role.USER,
         authenticated_at=NOW,
+        amr="pwd",
+        acr=None,
         idle_expires_at=NOW + timedelta(days=7),
         expires_at=NOW + timedelta(days=30),
     )

@@ -10,19 +10,28 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from app.domain.api_clients import ClientScope, NewClient
 from app.domain.errors import RefreshTokenRejected, Unavailable
 from app.domain.events import SYSTEM
 from app.domain.families import EndReason, Grant
+from app.domain.revocations import Order
+from app.domain.session_filters import SessionFilter
+from app.domain.snapshots import NOTHING, Snapshot
+from app.domain.user_changes import UserChange
 from app.domain.users import Role
 from app.jobs.following import following_ends
-from app.repositories.ends import EndRepository, EndsPage, Horizon
-from app.services import revocation
+from app.repositories.ends import EndRepository, EndsPage
+from app.services import ended_view
+from app.services.acting import Acting
+from app.services.revocation_work import Step
 from app.services.tokens import IssuedTokens
-from tests.conftest import PASSWORD, MakePerson, MakeServices, MovableClock, Person, client_at
+from tests.conftest import PASSWORD, MakePerson, MakeServices, MovableClock, OwnDatabase, Person, client_at
 from tests.revocation.conftest import Reads, SteerableClock, Wire, accepts, copies, following, loaded, until
 from tests.revocation.test_ends import END
 
 End = Callable[[Person, IssuedTokens], Awaitable[object]]
+
+BY_SYSTEM = Acting(SYSTEM, client_at())
 
 
 async def _log_out(person: Person, issued: IssuedTokens) -> object:
@@ -67,6 +76,43 @@ async def _evict(person: Person, _: IssuedTokens) -> object:
     return [await person.sign_in() for _ in range(2)]
 
 
+async def _change_role(person: Person, _: IssuedTokens) -> object:
+    return await person.services.users.change(person.user.id, UserChange(role=Role.AUDITOR), by=BY_SYSTEM)
+
+
+async def _delete(person: Person, _: IssuedTokens) -> object:
+    return await person.services.users.delete(person.user.id, by=BY_SYSTEM)
+
+
+async def _revoke_by_client(person: Person, issued: IssuedTokens) -> object:
+    new = NewClient("gateway", scopes=frozenset({ClientScope.REVOKE}))
+    made = await person.services.api_clients.create(new, actor=SYSTEM, client=client_at())
+    await person.services.oauth.revoke(issued.access_token, made.client, client=client_at())
+    return None
+
+
+async def _reset_password(person: Person, _: IssuedTokens) -> object:
+    return await person.services.credentials.reset(person.user.id, forget=True, by=BY_SYSTEM)
+
+
+async def _redeem_password_token(person: Person, _: IssuedTokens) -> object:
+    issued, _ended = await person.services.credentials.reset(person.user.id, forget=False, by=BY_SYSTEM)
+    return await person.services.credentials.redeem(issued.token, "a password of my own", client=client_at())
+
+
+async def _end_all(person: Person, _: IssuedTokens) -> object:
+    return await person.services.sessions.end_all_of(person.user.id, actor=SYSTEM, client=client_at())
+
+
+async def _bulk(person: Person, _: IssuedTokens) -> object:
+    order, bulk, work = Order(SessionFilter(user_id=person.user.id)), person.services.revocations, None
+    seen = await bulk.preview(order, caller=None, client=client_at())
+    going = await bulk.start_seen(order, seen, why="tried", client=client_at())
+    while work is not Step.FINISHED:
+        work = await person.services.revocation_work.advance(going.id)
+    return None
+
+
 ENDS: list[End] = [
     _log_out,
     _log_out_by_refresh_token,
@@ -76,6 +122,13 @@ ENDS: list[End] = [
     _disable,
     _reuse,
     _evict,
+    _change_role,
+    _delete,
+    _reset_password,
+    _redeem_password_token,
+    _end_all,
+    _revoke_by_client,
+    _bulk,
 ]
 
 
@@ -95,6 +148,19 @@ async def test_at_once_in_the_process_that_ended_it(
         assert reads.count == 0
 
 
+async def test_erasing_somebody_is_seen_at_once(own: OwnDatabase, make_services: MakeServices, reads: Reads) -> None:
+    """It is done as the maintenance role, by a database of its own in the same process."""
+    settings = {"maintenance_database_url": own.maintenance, "revocation_staleness_seconds": 60}
+    services = make_services(url=own.app, **settings)
+    user = await services.users.create("somebody", PASSWORD, role=Role.USER, actor=None, client=client_at())
+    issued = await Person(services, user, "somebody").sign_in()
+    async with loaded(services):
+        await services.erasure.erase(user.id, "asked to", actor=SYSTEM, client=client_at())
+        reads.count = 0
+        assert not await accepts(services, issued.access_token)
+        assert reads.count == 0
+
+
 async def test_the_end_of_a_lapsed_session_is_known_too(
     make_services: MakeServices, make_person: MakePerson, clock: MovableClock, empty_database: None
 ) -> None:
@@ -108,7 +174,7 @@ async def test_the_end_of_a_lapsed_session_is_known_too(
         clock.advance(seconds=1)
         assert not await accepts(services, issued.access_token)
         await services.housekeeping.end_lapsed_sessions()
-        assert services.revocation.has_ended(issued.session_id)
+        assert services.ended_view.has_ended(issued.session_id)
 
 
 async def test_what_is_not_committed_is_not_told(make_services: MakeServices, make_person: MakePerson) -> None:
@@ -134,7 +200,7 @@ async def test_everywhere_else_within_the_bound(
             reads.count = 0
             assert all([await accepts(services, issued.access_token) for services in others])
             await _end_one(person, issued)
-            await until(lambda: all(services.revocation.has_ended(issued.session_id) for services in others))  # noqa: B023
+            await until(lambda: all(services.ended_view.has_ended(issued.session_id) for services in others))  # noqa: B023
             assert not any([await accepts(services, issued.access_token) for services in others])
             assert reads.count == 0
 
@@ -162,7 +228,7 @@ async def test_strict_reads_always(make_services: MakeServices, make_person: Mak
     ended = await person.sign_in()
     await _end_one(person, ended)
     async with following_ends(services):
-        await until(lambda: services.revocation.has_ended(ended.session_id))
+        await until(lambda: services.ended_view.has_ended(ended.session_id))
         for _ in range(5):
             assert await accepts(services, issued.access_token)
         assert reads.count == 5
@@ -201,7 +267,7 @@ async def test_while_the_database_is_away(make_services: MakeServices, make_pers
             with pytest.raises(Unavailable):
                 await services.authentication.authenticate(issued.access_token)
         wire.down = False
-        await until(lambda: services.revocation.now() is not None)
+        await until(lambda: services.ended_view.now() is not None)
         assert await accepts(services, live.access_token)
         assert not await accepts(services, ended.access_token)
 
@@ -210,7 +276,7 @@ async def test_a_listener_that_is_dead_without_a_word(
     make_services: MakeServices, make_person: MakePerson, wire: Wire, monkeypatch: pytest.MonkeyPatch, reads: Reads
 ) -> None:
     """Nothing arrives and nothing is closed: past the bound tokens are read, and then there is another connection."""
-    monkeypatch.setattr(revocation, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(ended_view, "READ_SECONDS", 0.2)
     clock = SteerableClock()
     services = make_services(clock, url=await wire.start(), revocation_staleness_seconds=1)
     person = await make_person(make_services())
@@ -219,14 +285,14 @@ async def test_a_listener_that_is_dead_without_a_word(
         connections = wire.connections
         wire.silence(b"rota-ends")
         await _end_one(person, issued)
-        await until(lambda: services.revocation.now() is None)
+        await until(lambda: services.ended_view.now() is None)
         reads.count = 0
         assert not await accepts(services, issued.access_token)
         assert reads.count == 1
-        assert not services.revocation.has_ended(issued.session_id)
+        assert not services.ended_view.has_ended(issued.session_id)
         wire.speak()
-        await until(lambda: services.revocation.now() is not None)
-        assert services.revocation.has_ended(issued.session_id)
+        await until(lambda: services.ended_view.now() is not None)
+        assert services.ended_view.has_ended(issued.session_id)
         assert wire.connections > connections
 
 
@@ -260,7 +326,7 @@ async def test_the_listener_is_killed_amid_many_ends(
         await until(lambda: kills >= 3)
         done.set()
         await killing
-        await until(lambda: all(map(services.revocation.has_ended, sessions)))
+        await until(lambda: all(map(services.ended_view.has_ended, sessions)))
         assert await accepts(services, spared.access_token)
     await killer.close()
 
@@ -272,7 +338,7 @@ async def test_one_statement_ends_very_many(
     services = make_services()
     person = await make_person(services)
     live = await person.sign_in()
-    sessions = await copies(sql, live.session_id, 10 * revocation.PAGE + 1)
+    sessions = await copies(sql, live.session_id, 10 * ended_view.PAGE + 1)
     async with following(services):
         await sql.execute(
             "UPDATE families SET ended_at = clock_timestamp(), end_reason = 'admin', ended_xact = pg_current_xact_id()"
@@ -280,7 +346,7 @@ async def test_one_statement_ends_very_many(
             person.user.id,
             live.session_id,
         )
-        await until(lambda: all(map(services.revocation.has_ended, sessions)))
+        await until(lambda: all(map(services.ended_view.has_ended, sessions)))
         assert await accepts(services, live.access_token)
 
 
@@ -292,7 +358,7 @@ async def test_late_commits_in_pages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ends held open while others commit, many pages of them: all are in the view once all are committed."""
-    monkeypatch.setattr(revocation, "PAGE", 7)
+    monkeypatch.setattr(ended_view, "PAGE", 7)
     services = make_services()
     person = await make_person(services)
     sessions = await copies(sql, (await person.sign_in()).session_id, 60)
@@ -310,18 +376,18 @@ async def test_late_commits_in_pages(
             for session in sessions[5:40]:
                 await db.families.end(person.user.id, session, reason=EndReason.BULK_ADMIN, by=None)
             await db.commit()
-        await until(lambda: all(map(view.revocation.has_ended, sessions[4:40])))
-        assert not any(map(view.revocation.has_ended, sessions[:4]))
+        await until(lambda: all(map(view.ended_view.has_ended, sessions[4:40])))
+        assert not any(map(view.ended_view.has_ended, sessions[:4]))
         for number in (2, 0, 3, 1):
             await held[number].commit()
         for session in sessions[40:]:
             await services.sessions.end(
                 person.user.id, session, actor=SYSTEM, client=client_at(), reason=EndReason.ADMIN
             )
-        await until(lambda: all(map(view.revocation.has_ended, sessions)))
+        await until(lambda: all(map(view.ended_view.has_ended, sessions)))
     again = make_services()
     async with following(again):
-        assert all(map(again.revocation.has_ended, sessions))
+        assert all(map(again.ended_view.has_ended, sessions))
     for holder in holders:
         await holder.close()
 
@@ -337,7 +403,7 @@ async def test_a_lost_notification_does_not_matter(
         await sql.execute("ALTER TABLE families DISABLE TRIGGER families_ended")
         try:
             await _end_one(person, issued)
-            await until(lambda: services.revocation.has_ended(issued.session_id))
+            await until(lambda: services.ended_view.has_ended(issued.session_id))
         finally:
             await sql.execute("ALTER TABLE families ENABLE TRIGGER families_ended")
 
@@ -349,10 +415,10 @@ async def test_transaction_ids_that_went_back(make_services: MakeServices, make_
     issued = await person.sign_in()
     async with loaded(services):
         await _end_one(person, issued)
-        services.revocation._seen = Horizon.at(2**40)
-        assert not services.revocation.has_ended(issued.session_id)
+        services.ended_view._seen = Snapshot.before(2**40)
+        assert not services.ended_view.has_ended(issued.session_id)
         async with following_ends(services):
-            await until(lambda: services.revocation.has_ended(issued.session_id))
+            await until(lambda: services.ended_view.has_ended(issued.session_id))
 
 
 async def test_another_run_of_the_server(make_services: MakeServices, make_person: MakePerson) -> None:
@@ -363,10 +429,10 @@ async def test_another_run_of_the_server(make_services: MakeServices, make_perso
     async with loaded(services):
         await _end_one(person, issued)
         async with services.database.begin() as db:
-            services.revocation._seen = (await db.ends.list_after(Horizon.at(0), limit=1)).horizon
-        services.revocation._incarnation = "another"
+            services.ended_view._seen = (await db.ends.list_after(NOTHING, limit=1)).snapshot
+        services.ended_view._incarnation = "another"
         async with following_ends(services):
-            await until(lambda: services.revocation.has_ended(issued.session_id))
+            await until(lambda: services.ended_view.has_ended(issued.session_id))
 
 
 async def test_a_commit_between_two_pages(
@@ -377,7 +443,7 @@ async def test_a_commit_between_two_pages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What began before the first page's ends and commits before the second is read is found by the next read."""
-    monkeypatch.setattr(revocation, "PAGE", 7)
+    monkeypatch.setattr(ended_view, "PAGE", 7)
     services = make_services(revocation_staleness_seconds=60)
     person = await make_person(services)
     sessions = await copies(sql, (await person.sign_in()).session_id, 20)
@@ -399,7 +465,7 @@ async def test_a_commit_between_two_pages(
 
         monkeypatch.setattr(EndRepository, "list_after", commits_after_the_first)
         async with following_ends(services):
-            await until(lambda: all(map(services.revocation.has_ended, sessions)))
+            await until(lambda: all(map(services.ended_view.has_ended, sessions)))
     await holder.close()
 
 
@@ -420,7 +486,7 @@ async def test_a_refresh_that_races_with_the_end(
             _end_one(person, issued),
             return_exceptions=True,
         )
-        await until(lambda: second.revocation.has_ended(issued.session_id))
+        await until(lambda: second.ended_view.has_ended(issued.session_id))
         pairs = [issued, *(result for result in results if isinstance(result, IssuedTokens))]
         for pair in pairs:
             assert not await accepts(first, pair.access_token)
@@ -469,6 +535,8 @@ async def test_a_host_whose_clock_is_wrong(
             scope="",
             role=Role.USER,
             authenticated_at=now,
+            amr="pwd",
+            acr=None,
             idle_expires_at=now + timedelta(days=1),
             expires_at=now + timedelta(days=1),
         )

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.cli.verify import verify_folder
-from app.container import build_retention
+from app.command_services import build_retention
 from app.domain.errors import Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.repositories.database import Database

@@ -35,6 +35,8 @@ GRANT = Grant(
     scope="read",
     role=Role.AUDITOR,
     authenticated_at=NOW,
+    amr="pwd",
+    acr=None,
     idle_expires_at=NOW + timedelta(days=1),
     expires_at=NOW + timedelta(days=2),
 )
@@ -83,9 +85,17 @@ def test_what_is_issued_is_accepted_here_and_by_others() -> None:
     assert (read.user_id, read.session_id, read.role) == (GRANT.user_id, GRANT.family_id, Role.AUDITOR)
     assert (read.valid_from, read.expires_at) == (NOW, NOW + timedelta(minutes=15))
     assert pyjwt_accepts(token)
-    names = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "auth_time", "roles"}
+    names = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "auth_time", "amr", "roles"}
     assert claims().keys() == names
     assert pyjwt.get_unverified_header(token) == {"alg": "ES256", "typ": "at+jwt", "kid": KEY.kid}
+
+
+def test_how_the_person_was_authenticated() -> None:
+    """`amr` and, if it is known, `acr` (RFC 9068 section 2.2.1); tokens of a release that wrote neither stay good."""
+    read = TOKENS.verify(TOKENS.issue(replace(GRANT, amr="hwk mfa", acr="urn:example:gold"))[0], NOW)
+    assert (read.amr, read.acr) == (("hwk", "mfa"), "urn:example:gold")
+    read = TOKENS.verify(signed(amr=None), NOW)
+    assert (read.amr, read.acr) == ((), None)
 
 
 def test_a_token_never_outlives_its_session() -> None:
@@ -123,6 +133,9 @@ WRONG_CLAIMS = [
     ("iat", "now"),
     ("iat", 2**70),
     ("auth_time", "x"),
+    ("amr", 1),
+    ("amr", [1]),
+    ("acr", ["x"]),
     ("roles", []),
     ("roles", ["user", "admin"]),
     ("roles", ["root"]),

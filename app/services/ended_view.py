@@ -10,9 +10,10 @@ from uuid import UUID
 from app.domain.clock import Clock
 from app.domain.ended_sessions import KEPT, EndedSessions
 from app.domain.errors import Unavailable
+from app.domain.snapshots import Snapshot
 from app.observability.logs import describe_failure, get_logger
 from app.repositories.doorbell import Doorbell
-from app.repositories.ends import EndRepository, EndsPage, Horizon
+from app.repositories.ends import EndRepository, EndsPage
 
 log = get_logger()
 
@@ -22,7 +23,7 @@ RETRY_SECONDS: Final = 0.25
 POLLS: Final = 4  # within the time after which the view is stale, so that a lost notification does not matter
 
 
-class Revocation:
+class EndedView:
     """
     The view: ids of ended sessions, how long ago they were read, and the database's time.
 
@@ -42,10 +43,11 @@ class Revocation:
         self._bell = asyncio.Event()
         self.found = asyncio.Event()
         self._incarnation = ""
-        self._seen: Horizon | None = None
+        self._seen: Snapshot | None = None
         self._read_at: float | None = None  # when the read began after which the view was complete
         self._time: tuple[datetime, float] | None = None
         self._trouble = False
+        self._followed = False
 
     def now(self) -> datetime | None:
         """
@@ -62,6 +64,25 @@ class Revocation:
         told, at = self._time
         return self._clock.for_database() or told + timedelta(seconds=elapsed - at)
 
+    @property
+    def is_usable(self) -> bool:
+        """
+        Whether access tokens are checked as they should be: by a view that is fresh, or by the database on purpose.
+
+        That is so in strict mode, and in a process that keeps no view at all.
+        """
+        return self._strict or not self._followed or self.now() is not None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the view was read; `None`: it is not there yet, or is not asked."""
+        return None if self._strict or self._read_at is None else self._clock.elapsed() - self._read_at
+
+    @property
+    def size(self) -> int:
+        """How many ended sessions it knows."""
+        return len(self._ended)
+
     def has_ended(self, session_id: UUID) -> bool:
         """Whether a session is known to be over. Only of use right after `now` has answered."""
         return session_id in self._ended
@@ -77,6 +98,7 @@ class Revocation:
 
     async def follow(self) -> None:
         """Keep the view, until cancelled. Whatever happens to the connection, there will be another."""
+        self._followed = True
         while True:
             why: dict[str, object] = {}
             try:
@@ -113,23 +135,23 @@ class Revocation:
         """Read what has ended since the last time, or at first within the time that matters, to the end."""
         seen, began = self._seen, self._clock.elapsed()
         page = await self._page(ends, seen, None)
-        if seen is not None and page.horizon.next < seen.next:
+        if seen is not None and page.snapshot.xmax < seen.xmax:
             self._seen = None
             raise Unavailable(why="transaction ids went back")
-        first = page.horizon
+        first = page.snapshot
         self._time = page.now, began
         while len(page.ends) == PAGE:
             await asyncio.sleep(0)
             page = await self._page(ends, seen, page)
         self._seen, self._read_at = first, began
-        if page.horizon is not first:
+        if page.snapshot is not first:
             self._bell.set()  # that took a while: look again at once
         forgetting = True
         while forgetting:
             forgetting = self._ended.forget(page.now, limit=PAGE)
             await asyncio.sleep(0)
 
-    async def _page(self, ends: EndRepository, seen: Horizon | None, before: EndsPage | None) -> EndsPage:
+    async def _page(self, ends: EndRepository, seen: Snapshot | None, before: EndsPage | None) -> EndsPage:
         after = before.ends[-1] if before else None
         async with asyncio.timeout(READ_SECONDS):
             if seen is None:
