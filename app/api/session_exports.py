@@ -27,6 +27,9 @@ _CONTENT: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}, "application/x-ndjson": {"schema": {}}}}
 }
 
+CHECK_PIECES: Final = 50
+CHECK_SECONDS: Final = 1.0  # where few match, or somebody reads slowly, fifty pieces take long
+
 _finishing: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
@@ -91,9 +94,12 @@ async def _while_permitted(
     """The stream, as long as the session lives that asked for it: a role that is lost ends it."""
     for piece in begun:
         yield piece
-    sent = 0
+    sent, clock = 0, asyncio.get_running_loop().time
+    asked_at = clock()
     async for piece in rest:
         sent += 1
-        if sent % 50 == 0 and not await container.authentication.lives(caller):
-            raise AccessTokenRejected(why="session over amid an export")
+        if sent % CHECK_PIECES == 0 or clock() - asked_at >= CHECK_SECONDS:
+            if not await container.authentication.lives(caller):
+                raise AccessTokenRejected(why="session over amid an export")
+            asked_at = clock()
         yield piece
