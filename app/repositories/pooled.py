@@ -8,7 +8,7 @@ run as whoever used that session before us.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 
@@ -81,7 +81,7 @@ class PooledConnection(asyncpg.Connection):
 
 def as_pooled(driver: object) -> PooledConnection | None:
     """The connection if it is one of these. `isinstance` holds for all of asyncpg's, by its own metaclass."""
-    return cast("PooledConnection", driver) if type(driver) is PooledConnection else None
+    return driver if type(driver) is PooledConnection else None
 
 
 def unnamed() -> str:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import httpx2
@@ -20,10 +21,9 @@ from app.container import Container
 from app.domain.errors import Unavailable
 from app.http.deadline import allow_longer
 from app.main import create_app
-from app.repositories import database as database_module
 from app.repositories import engine as engine_module
 from app.repositories import lane as lane_module
-from tests.conftest import PASSWORD, SECRET, MakePerson, MakeServices, OwnDatabase, make_settings
+from tests.conftest import PASSWORD, SECRET, MakeServices, OwnDatabase, make_settings
 from tests.pools.conftest import free_port, listens, until
 from tests.pools.proxy import proxied
 
@@ -105,14 +105,21 @@ async def test_a_transaction_that_idles(make_services: MakeServices, monkeypatch
     """The server ends it; the next statement says so as trouble that passes, and the pool goes on without it."""
     monkeypatch.setitem(engine_module.SERVER_SETTINGS, "idle_in_transaction_session_timeout", "50")
     services = make_services()
-    with pytest.raises(Unavailable):
+
+    async def idle() -> None:
         async with services.database.begin() as db:
             await db.now()
-            driver = (await db._db.get_raw_connection()).driver_connection
-            async with asyncio.timeout(20):
-                while not driver.is_closed():
-                    await asyncio.sleep(0.01)
+            driver: Any = (await db._db.get_raw_connection()).driver_connection
+
+            async def ended() -> bool:
+                found: bool = driver.is_closed()
+                return found
+
+            await until(ended, "the server ends it")
             await db.now()
+
+    with pytest.raises(Unavailable):
+        await idle()
     async with services.database.begin() as db:
         assert await db.now()
 

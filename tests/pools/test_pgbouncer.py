@@ -1,6 +1,7 @@
 """The whole product behind PgBouncer in transaction mode, with the direct URL for what cannot go through."""
 
 import asyncio
+import os
 import secrets
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from app.services.revocation_work import Step
 from benchmarks import rig
 from tests.admin.ending_people import work_off
 from tests.conftest import PASSWORD, SECRET, MovableClock, OwnDatabase, Person, client_at, make_settings
-from tests.pools.conftest import Pooled, needs_pgbouncer
+from tests.pools.conftest import Pooled, needs_pgbouncer, until
 
 pytestmark = needs_pgbouncer
 
@@ -171,9 +172,9 @@ async def test_a_login_that_may_not_act_as_the_server(own: OwnDatabase, pooled: 
 
 async def test_nothing_goes_outside_a_transaction(behind: Behind) -> None:
     """Autocommit would run as whoever used the server's session before: it is a defect, and refused as one."""
-    with pytest.raises(OutsideTransaction):
-        async with behind.services.database._engine.connect() as db:
-            await db.execution_options(isolation_level="AUTOCOMMIT")
+    async with behind.services.database._engine.connect() as db:
+        await db.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(OutsideTransaction):
             await db.execute(text("SELECT 1"))
 
 
@@ -181,10 +182,14 @@ async def test_bounds_of_statements_and_locks(behind: Behind) -> None:
     """A statement that takes too long is ended; a row that somebody sits on is waited for briefly: 503 both."""
     person = await behind.person()
     issued = await person.sign_in()
-    with pytest.raises(Unavailable) as slow:
+
+    async def sleep() -> None:
         async with behind.services.database.begin() as db:
             await db.jobs.limit_statements()
             await db._db.execute(text("SELECT pg_sleep(20)"))
+
+    with pytest.raises(Unavailable) as slow:
+        await sleep()
     assert slow.value.why == "SQLSTATE 57014"
     async with behind.sql.transaction():
         await behind.sql.execute("SELECT FROM families WHERE user_id = $1 FOR UPDATE", person.user.id)
@@ -228,8 +233,8 @@ async def test_all_jobs_of_two_processes(behind: Behind) -> None:
         async def run(services: Container) -> list[Any]:
             return [report async for report in maintain(services, JOBS, lambda _job, _rows: None)]
 
-        for report in sum(await asyncio.gather(run(behind.services), run(other)), []):
-            assert report.error is None, report
+        for reports in await asyncio.gather(run(behind.services), run(other)):
+            assert [report for report in reports if report.error is not None] == []
     finally:
         await other.close()
     assert {acting for acting, _ in await behind.witnessed()} == {"rota_app"}
@@ -242,18 +247,22 @@ async def test_the_view_listens_directly(behind: Behind) -> None:
     person = await behind.person()
     issued = await person.sign_in()
     following = asyncio.create_task(behind.services.revocation.follow())
+    view = behind.services.revocation
+
+    async def loaded() -> bool:
+        return view.now() is not None
+
+    async def heard() -> bool:
+        return view.has_ended(issued.session_id)
+
     try:
-        async with asyncio.timeout(20):
-            while behind.services.revocation.now() is None:
-                await asyncio.sleep(0.01)
-            await behind.sql.execute(
-                "UPDATE families SET ended_at = $2, end_reason = 'logout', ended_xact = pg_current_xact_id() "
-                "WHERE id = $1",
-                issued.session_id,
-                behind.clock.time,
-            )
-            while not behind.services.revocation.has_ended(issued.session_id):
-                await asyncio.sleep(0.01)
+        await until(loaded, "the view is loaded")
+        await behind.sql.execute(
+            "UPDATE families SET ended_at = $2, end_reason = 'logout', ended_xact = pg_current_xact_id() WHERE id = $1",
+            issued.session_id,
+            behind.clock.time,
+        )
+        await until(heard, "the end is heard")
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -270,7 +279,11 @@ async def test_retention_and_erasure_go_directly(behind: Behind) -> None:
 async def test_processes_through_the_pooler(own: OwnDatabase, pooled: Pooled) -> None:
     """`rota serve` starts behind it, serves sign-in, refresh and the poll of ended sessions, and stops."""
     async with pooled(own.app) as url:
-        named = {"ROTA_SECRETS": SECRET, "ROTA_REGISTRATION": "open", "ROTA_DIRECT_DATABASE_URL": own.app}
+        named: dict[str, Any] = {
+            "ROTA_SECRETS": SECRET,
+            "ROTA_REGISTRATION": "open",
+            "ROTA_DIRECT_DATABASE_URL": own.app,
+        }
         with rig.rota(url, **named) as first, rig.rota(url, **named) as second:
             async with httpx2.AsyncClient() as http:
                 for port, name in ((first, "ada"), (second, "bob")):
@@ -313,7 +326,7 @@ async def test_a_pooler_that_nobody_named(own: OwnDatabase, pooled: Pooled) -> N
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
-            env={**rig.os.environ, "ROTA_DATABASE_URL": url, "ROTA_SECRETS": SECRET},
+            env={**os.environ, "ROTA_DATABASE_URL": url, "ROTA_SECRETS": SECRET},
             capture_output=True,
             text=True,
             check=False,
