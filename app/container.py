@@ -116,20 +116,12 @@ class Container:
         """
         keyring = _keyring(settings)
         clock = clock or Clock()
-        lifetimes = settings.lifetimes
-        url = settings.database_url.get_secret_value()
-        size = settings.database_pool_size
-        engine = make_engine(url, pool_size=size, pooled=settings.is_pooled)
-        database = Database(engine, clock, hot_connections=size // 2)
-        maintenance = Database(
-            make_engine(settings.maintenance_url, pool_size=1, role=MAINTENANCE), clock, hot_connections=1
-        )
+        database, maintenance = _databases(settings, clock)
         revocation = _revocation(settings, clock, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
         replica = _replica(settings, database)
         trail = Trail(database, keyring, replica)
-        hasher = PasswordHasher()
-        signing_keys = SigningKeys(settings.secret_list)
+        hasher, signing_keys = PasswordHasher(), SigningKeys(settings.secret_list)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         rotations = RotationRepository(database)
@@ -138,10 +130,9 @@ class Container:
         admin_reads = AdminReads(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, clock)
         authentication = Authentication(access_tokens, rotations, clock, revocation)
-        sign_in = SignIn(
-            database, hasher, keyring, pairs, lifetimes, credentials, max_sessions=settings.max_sessions_per_user
-        )
-        refresh = Refresh(database, rotations, pairs, lifetimes)
+        most = settings.max_sessions_per_user
+        sign_in = SignIn(database, hasher, keyring, pairs, settings.lifetimes, credentials, max_sessions=most)
+        refresh = Refresh(database, rotations, pairs, settings.lifetimes)
         sessions = Sessions(database, pairs)
         oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
@@ -171,9 +162,7 @@ class Container:
             session_exports=SessionExports(database, session_search),
             session_stories=SessionStories(database, keyring, replica),
             admin_reads=admin_reads,
-            housekeeping=Housekeeping(
-                database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold
-            ),
+            housekeeping=_housekeeping(settings, database),
             exports=Exports(database),
             proofs=Proofs(database),
             sealing=sealing,
@@ -194,6 +183,21 @@ class Container:
         # Together: with a database that does not answer each takes its time.
         closing = (self.database, self.maintenance, self.revocation, self.replica)
         await asyncio.gather(*(each.close() for each in closing))
+
+
+def _databases(settings: Settings, clock: Clock) -> tuple[Database, Database]:
+    """The server's, through a pooler if there is one; and that of the maintenance role, which is always direct."""
+    url, size = settings.database_url.get_secret_value(), settings.database_pool_size
+    engine = make_engine(url, pool_size=size, pooled=settings.is_pooled)
+    maintenance = make_engine(settings.maintenance_url, pool_size=1, role=MAINTENANCE)
+    return (
+        Database(engine, clock, hot_connections=size // 2),
+        Database(maintenance, clock, hot_connections=1),
+    )
+
+
+def _housekeeping(settings: Settings, database: Database) -> Housekeeping:
+    return Housekeeping(database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold)
 
 
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:
