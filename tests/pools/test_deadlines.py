@@ -105,14 +105,21 @@ async def test_a_transaction_that_idles(make_services: MakeServices, monkeypatch
     """The server ends it; the next statement says so as trouble that passes, and the pool goes on without it."""
     monkeypatch.setitem(engine_module.SERVER_SETTINGS, "idle_in_transaction_session_timeout", "50")
     services = make_services()
-    with pytest.raises(Unavailable):
+
+    async def idle() -> None:
         async with services.database.begin() as db:
             await db.now()
             driver: Any = (await db._db.get_raw_connection()).driver_connection
-            async with asyncio.timeout(20):
-                while not driver.is_closed():
-                    await asyncio.sleep(0.01)
+
+            async def ended() -> bool:
+                found: bool = driver.is_closed()
+                return found
+
+            await until(ended, "the server ends it")
             await db.now()
+
+    with pytest.raises(Unavailable):
+        await idle()
     async with services.database.begin() as db:
         assert await db.now()
 

@@ -1,6 +1,5 @@
 """A streaming standby that answers administrators and auditors, while it is near enough."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from app.repositories.engine import APP
 from app.repositories.logins import make_login
 from app.services import replica as replica_module
 from tests.conftest import PASSWORD, Person, client_at, make_settings
+from tests.pools.conftest import until
 from tests.pools.standby import Pair, pair
 
 LAG = "X-Rota-Replica-Lag-Ms"
@@ -301,7 +301,12 @@ async def test_a_wrong_password_or_url(two: Pair) -> None:
 async def test_measured_while_nobody_asks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server knows how far behind the replica is before the first question."""
     monkeypatch.setattr(replica_module, "SAMPLE_SECONDS", 0.01)
-    async with following_replica(desk.services), asyncio.timeout(20):
-        while (state := desk.services.replica.state) is None or state.lag_ms is None:
-            await asyncio.sleep(0.01)
-    assert state.why is None
+
+    async def measured() -> bool:
+        state = desk.services.replica.state
+        return state is not None and state.lag_ms is not None
+
+    async with following_replica(desk.services):
+        await until(measured, "it is measured")
+    assert desk.services.replica.state is not None
+    assert desk.services.replica.state.why is None
