@@ -99,18 +99,25 @@ def test_a_first_process_ends_by_sigterm() -> None:
     """The kernel keeps signals without a handler from a container's first process; ours ends, and not as if done."""
     environment = {**os.environ, "ROTA_DATABASE_URL": f"postgresql://nobody@127.0.0.1:{closed_port()}/nowhere"}
     command = [UNSHARE, "--pid", "--fork", "--kill-child", sys.executable, "-c", FIRST]
-    with subprocess.Popen([*command, "db", "wait", "--timeout", "600"], env=environment) as outer:
-        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-        first = 0
-        while outer.poll() is None:
-            if first == 0:
-                first = int(children.read_text().split()[0]) if children.read_text() else 0
-            elif handles(first, signal.SIGTERM):
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                outer.wait(0.05)
-        os.kill(first, signal.SIGTERM)
-        assert outer.wait(60) == 128 + signal.SIGTERM
+    with subprocess.Popen([*command, "db", "wait", "--timeout", "60"], env=environment) as outer:
+        try:
+            first = find_handling(outer, signal.SIGTERM)
+            os.kill(first, signal.SIGTERM)
+            assert outer.wait(30) == 128 + signal.SIGTERM
+        finally:
+            outer.kill()
+
+
+def find_handling(outer: subprocess.Popen[bytes], number: signal.Signals) -> int:
+    """The only child of a process, once it has a handler for a signal."""
+    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+    while outer.poll() is None:
+        found = children.read_text().split()
+        if found and handles(int(found[0]), number):
+            return int(found[0])
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            outer.wait(0.05)
+    raise AssertionError(f"ended by itself with {outer.returncode}")
 
 
 def handles(pid: int, number: signal.Signals) -> bool:
