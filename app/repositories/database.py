@@ -243,7 +243,7 @@ class UnitOfWork:
                     await self._db.rollback()
                 clean = True
         finally:
-            if not clean:
+            if not clean and not connection.closed:  # a transaction that could not begin has closed it already
                 connection.invalidate()
             connection.close()  # no transaction is left, so this says nothing to the server and needs no await
         if isinstance(error, Exception) and not isinstance(error, RotaError):

@@ -34,7 +34,11 @@ class PooledConnection(asyncpg.Connection):
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - signature of the driver
         if query.startswith("BEGIN"):
-            return await super().execute(f"{query.rstrip(';')}; {self._begins}", timeout=timeout)
+            try:
+                return await super().execute(f"{query.rstrip(';')}; {self._begins}", timeout=timeout)
+            except asyncpg.PostgresError:  # it was begun, and what it begins with refused: it stays open, and is no use
+                self.terminate()
+                raise
         self._require_transaction()
         return await super().execute(query, *args, timeout=timeout)
 
@@ -61,11 +65,7 @@ class PooledConnection(asyncpg.Connection):
         When the server refuses it, the connection is as good as before; whatever else breaks it off, it is not.
         """
         transaction = self.transaction(isolation="read_committed")
-        try:
-            await transaction.start()
-        except asyncpg.PostgresError:  # the server may have begun it and then refused what it begins with
-            self.terminate()
-            raise
+        await transaction.start()
         try:
             row = await self.fetchrow(statement, *arguments)
         except asyncpg.PostgresError:

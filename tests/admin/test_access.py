@@ -172,6 +172,8 @@ def _as_stated(access: str, caller: str, status: int, *, body: bool) -> bool:
         return False
     if access == Access.ANYONE:
         return body or status not in {401, 403}
+    if access == Access.OPERATOR:  # has a token of another kind, and none is set here
+        return status == 401
     if access in PROGRAMS:  # without scopes they may still speak of their own tokens
         return caller == "program without scopes" or (status not in {401, 403}) == (caller == "program")
     if caller not in PEOPLE:

@@ -285,7 +285,7 @@ async def test_jobs_stop_between_batches(services: Container, monkeypatch: pytes
         ended.append(1)
         return Done(1, more=True)
 
-    job = Job("test", 0.01, work, entity="nothing", retention="none", reason="a test", pause_seconds=0)
+    job = Job("refusals", 0.01, work, entity="nothing", retention="none", reason="a test", pause_seconds=0)
     monkeypatch.setattr(schedule, "JOBS", (job,))
     async with running_jobs(services) as end:
         while not began:
@@ -308,7 +308,7 @@ async def test_a_batch_that_hangs_is_cut_off(services: Container, monkeypatch: p
             raise
         return Done()
 
-    job = Job("test", 0.01, work, entity="nothing", retention="none", reason="a test")
+    job = Job("refusals", 0.01, work, entity="nothing", retention="none", reason="a test")
     monkeypatch.setattr(schedule, "JOBS", (job,))
     monkeypatch.setattr(schedule, "END_SECONDS", 0.05)
     async with running_jobs(services):

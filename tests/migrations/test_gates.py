@@ -54,7 +54,7 @@ def test_releases_are_recorded_in_order() -> None:
     ids = [one.id for one in REVISIONS]
     places = []
     for one in released():
-        assert set(one) == {"version", "revision", "commit"}
+        assert set(one) == {"version", "date", "revision", "commit"}
         assert re.fullmatch(r"[0-9a-f]{40}", one["commit"])
         places.append((release_order(one["version"]), ids.index(one["revision"])))
     assert places == sorted(places)
