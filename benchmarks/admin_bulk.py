@@ -83,6 +83,8 @@ class Load:
         clients = [self._client(number) for number in range(CLIENTS)]
         run = await rig.closed_loop(port, seconds, clients, rate=rate)
         self.errors += run.errors
+        if run.errors:
+            print(f"{run.errors} refused, the first with {run.first_error}", file=sys.stderr, flush=True)
         return run
 
     def _client(self, index: int) -> Callable[[bytes | None], bytes]:

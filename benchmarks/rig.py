@@ -153,6 +153,7 @@ class Run:
     seconds: float = 0
     latencies: list[float] = field(default_factory=list)
     errors: int = 0
+    first_error: str = ""
 
     @property
     def rate(self) -> float:
@@ -191,6 +192,7 @@ class _Client(asyncio.Protocol):
             self._run.latencies.append(now - self._sent_at)
         else:
             self._run.errors += 1
+            self._run.first_error = self._run.first_error or f"{head[:12].decode()} {body[:300].decode()}"
         if now < self._end:
             self._next(body)
         else:
