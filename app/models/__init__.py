@@ -6,6 +6,7 @@ from app.models.audit_logs import AuditBatchRow, AuditCheckpointRow, AuditLogRow
 from app.models.base import Base
 from app.models.families import FamilyRow
 from app.models.jobs import JobCursorRow, JobRunRow
+from app.models.notifications import NotificationRow
 from app.models.refusals import LoginFailureRow, RefusalRow
 from app.models.schema_revisions import SchemaRevisionRow
 from app.models.session_revocations import SessionRevocationRow
@@ -25,6 +26,7 @@ __all__ = [
     "JobCursorRow",
     "JobRunRow",
     "LoginFailureRow",
+    "NotificationRow",
     "PasswordTokenRow",
     "RefusalRow",
     "SchemaRevisionRow",

@@ -30,6 +30,7 @@ from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.key_users import KeyUserRepository
 from app.repositories.lane import Lane, Usage
+from app.repositories.notifications import NotificationRepository
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
 from app.repositories.positions import PositionRepository
@@ -143,6 +144,7 @@ class UnitOfWork:
     facts: FactRepository
     positions: PositionRepository
     key_users: KeyUserRepository
+    notifications: NotificationRepository
 
     def __init__(
         self,
@@ -221,6 +223,7 @@ class UnitOfWork:
         self.facts = FactRepository(self._db)
         self.positions = PositionRepository(self._db)
         self.key_users = KeyUserRepository(self._db)
+        self.notifications = NotificationRepository(self._db)
         return self
 
     async def __aexit__(

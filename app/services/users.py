@@ -176,6 +176,7 @@ class Users:
             now = await db.now()
             await db.users.bury(user_id, now)
             await db.password_tokens.remove(user_id)
+            await db.notifications.remove_of(user_id)
             ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=by.actor.id)
             deleted = Event(Action.USER_DELETED, by.actor, by.client, subject_id=user_id)
             await db.audit.add(deleted, *end_events(ended, actor=by.actor, client=by.client), at=now)
