@@ -22,6 +22,7 @@ from app.security.access_tokens import AccessTokens
 from app.security.event_tokens import EventTokens
 from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
+from app.security.password_policy import BreachedFile, PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
 from app.services.admin_reads import AdminReads
@@ -88,6 +89,7 @@ class Container:
     database: Database
     maintenance: Database  # acts as the maintenance role; without a URL of its own, by the server's login
     hasher: PasswordHasher
+    password_policy: PasswordPolicy
     signing_keys: SigningKeys
     ended_view: EndedView
     feed: Feed
@@ -145,7 +147,8 @@ class Container:
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
         session_search = SessionSearch(database, keyring, replica)
-        credentials = Credentials(database, hasher, keyring)
+        policy = _password_policy(settings)
+        credentials = Credentials(database, hasher, policy, keyring)
         admin_reads = AdminReads(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, database.clock)
         authentication = Authentication(access_tokens, RotationRepository(database), database.clock, ended_view)
@@ -159,6 +162,7 @@ class Container:
             database=database,
             maintenance=maintenance,
             hasher=hasher,
+            password_policy=policy,
             signing_keys=signing_keys,
             revocations=Revocations(database, keyring),
             revocation_work=RevocationWork(database),
@@ -172,10 +176,10 @@ class Container:
             refresh=refresh,
             sessions=sessions,
             oauth=oauth,
-            users=Users(database, hasher, registration_open=settings.registration == "open"),
+            users=Users(database, hasher, policy, registration_open=settings.registration == "open"),
             user_queries=UserQueries(database, keyring, admin_reads, replica),
             credentials=credentials,
-            password_change=PasswordChange(database, hasher),
+            password_change=PasswordChange(database, hasher, policy),
             trail=trail,
             session_search=session_search,
             session_exports=SessionExports(database, session_search),
@@ -259,6 +263,21 @@ def _probe(settings: Settings, clock: Clock) -> Database:
     url = settings.database_url.get_secret_value()
     engine = make_engine(url, pool_size=2, application_name="rota-probe", pooled=settings.is_pooled)
     return Database(engine, clock, hot_connections=1)
+
+
+def _password_policy(settings: Settings) -> PasswordPolicy:
+    """`SettingsInvalid`: the collection of stolen passwords cannot be used."""
+    breached = BreachedFile(Path(settings.password_breached_file)) if settings.password_breached_file else None
+    if breached is not None:
+        try:
+            breached.check()
+        except (OSError, ValueError):
+            raise SettingsInvalid(
+                "ROTA_PASSWORD_BREACHED_FILE cannot be read, or its lines do not begin with a SHA-1 in hexadecimal"
+            ) from None
+    return PasswordPolicy(
+        minimum=settings.password_min_characters, product_names=settings.service_names, breached=breached
+    )
 
 
 def _housekeeping(settings: Settings, database: Database) -> Housekeeping:

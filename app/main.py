@@ -78,7 +78,9 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-        warming = asyncio.create_task(asyncio.to_thread(load_rules))
+        warming = [
+            asyncio.create_task(asyncio.to_thread(load)) for load in (load_rules, container.password_policy.load)
+        ]
         await container.lifecycle.started()
         async with (
             running_jobs(container) as end_jobs,
@@ -97,7 +99,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
             yield {DRAINING: drain, STOPPING: stop}
         await container.lifecycle.stopped()
-        await warming
+        await asyncio.gather(*warming)
         await container.close()
 
     app = FastAPI(

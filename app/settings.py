@@ -17,9 +17,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.domain.checkpoints import is_origin
 from app.domain.ended_sessions import ACCESS_SECONDS_MAXIMUM
 from app.domain.families import Lifetimes
+from app.domain.passwords import MINIMUM_CHARACTERS, MINIMUM_OF_SEVERAL
 
 PREFIX: Final = "ROTA_"
 SECRET_BYTES_MINIMUM: Final = 32
+NAME_CHARACTERS: Final = 4  # of a name that passwords are compared with
 NOWHERE: Final = "postgresql://"  # stands where no database is named
 
 _OPERATOR_TOKEN: Final = re.compile(r"[\x21-\x7E]{32,512}", re.ASCII)
@@ -62,6 +64,8 @@ class Settings(BaseSettings):
     revocation_staleness_seconds: Annotated[int, Field(ge=1, le=60)] = 2
     streams_per_client: Annotated[int, Field(ge=1, le=100_000)] = 2000
     registration: Literal["closed", "open"] = "closed"
+    password_min_characters: Annotated[int, Field(ge=MINIMUM_OF_SEVERAL, le=64)] = MINIMUM_CHARACTERS
+    password_breached_file: str = ""
     maintenance_database_url: SecretStr = SecretStr("")
     migration_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""
@@ -161,6 +165,14 @@ class Settings(BaseSettings):
     def log_origin(self) -> str:
         """The sealed log's name: as set, else after the issuer."""
         return self.audit_origin or f"{self.issuer.partition('://')[2] or self.issuer}/audit".replace("//", "/")
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """What the service is called: nobody's password shall be that."""
+        host = urlsplit(self.issuer).hostname or self.issuer
+        labels = [label for label in host.split(".")[:-1] if len(label) >= NAME_CHARACTERS]
+        audience = [self.audience] if len(self.audience) >= NAME_CHARACTERS else []
+        return (host, *labels, *audience)
 
     @property
     def lifetimes(self) -> Lifetimes:

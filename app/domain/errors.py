@@ -130,8 +130,14 @@ class UsernameRefused(RotaError):
 
 
 class PasswordRefused(RotaError):
+    """`reason` is a stable word for why: one of `PasswordReason`."""
+
     code = "password_refused"
     message = "This password cannot be used."
+
+    def __init__(self, message: str | None = None, *, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message, why=reason)
 
 
 class SessionNotFound(RotaError):

@@ -187,6 +187,8 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
     demanded: dict[str, Any] = {}
     if isinstance(error, errors.PasswordChangeRequired):
         demanded = {"password_token": error.token, "expires_in": error.expires_in}
+    elif isinstance(error, errors.PasswordRefused):
+        demanded = {"reason": error.reason}
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):

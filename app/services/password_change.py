@@ -4,9 +4,10 @@ from app.domain.clients import ClientContext
 from app.domain.errors import AccessTokenRejected, InvalidCredentials
 from app.domain.events import Action, Event, Outcome, user_actor
 from app.domain.families import EndReason, SessionState
-from app.domain.passwords import check_new_password
+from app.domain.notifications import NotificationKind
 from app.observability.logs import get_logger
 from app.repositories.database import Database
+from app.security.password_policy import PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.services.authentication import Caller
 from app.services.ends import count_ended, end_events
@@ -15,9 +16,10 @@ log = get_logger()
 
 
 class PasswordChange:
-    def __init__(self, database: Database, hasher: PasswordHasher) -> None:
+    def __init__(self, database: Database, hasher: PasswordHasher, policy: PasswordPolicy) -> None:
         self._database = database
         self._hasher = hasher
+        self._policy = policy
 
     async def change(self, caller: Caller, *, current: str, new: str, client: ClientContext) -> int:
         """
@@ -28,9 +30,9 @@ class PasswordChange:
             InvalidCredentials: the current one is wrong, or was changed by somebody else meanwhile.
             AccessTokenRejected: the session ended meanwhile.
         """
-        canonical = check_new_password(new)
         async with self._database.begin() as db:
             user = await db.users.find(caller.user_id)
+        canonical = await self._policy.check(new, username=user.username if user else "")
         right = await self._hasher.verify(current, user.password_hash if user else None)
         if user is None or user.password_hash is None or not right:
             await self._record_failure(caller, client)
@@ -46,6 +48,7 @@ class PasswordChange:
             if locked is None:
                 raise InvalidCredentials("The current password is wrong.", why="changed_meanwhile")
             await db.users.change_password(user.id, verified=user.password_hash, new=new_hash, now=now)
+            await db.notifications.add(user.id, NotificationKind.PASSWORD_CHANGED, now=now)
             await db.password_tokens.remove(user.id)  # or whoever holds one could undo this
             ended = await db.families.end_all(
                 user.id, keep=caller.session_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id

@@ -10,11 +10,12 @@ from app.domain.clients import ClientContext
 from app.domain.errors import RegistrationClosed, UserNotFound
 from app.domain.events import Action, Actor, Event, user_actor
 from app.domain.families import EndReason
-from app.domain.passwords import check_new_password
+from app.domain.notifications import NotificationKind
 from app.domain.user_changes import UserChange
 from app.domain.users import Role, User, username_key
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
+from app.security.password_policy import PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.services.acting import Acting, check_alive, check_guard_rails, lock_target
 from app.services.ends import count_ended, end_events
@@ -32,9 +33,12 @@ class Changed:
 
 
 class Users:
-    def __init__(self, database: Database, hasher: PasswordHasher, *, registration_open: bool) -> None:
+    def __init__(
+        self, database: Database, hasher: PasswordHasher, policy: PasswordPolicy, *, registration_open: bool
+    ) -> None:
         self._database = database
         self._hasher = hasher
+        self._policy = policy
         self._registration_open = registration_open
 
     async def register(self, username: str, password: str, *, client: ClientContext) -> User:
@@ -59,7 +63,7 @@ class Users:
             UsernameRefused, UsernameTaken, PasswordRefused: as they say.
         """
         username_key(username)
-        password_hash = await self._hasher.hash(check_new_password(password))
+        password_hash = await self._hasher.hash(await self._policy.check(password, username=username))
         async with self._database.begin() as db:
             now = await db.now()
             user = User(
@@ -191,6 +195,7 @@ async def _apply(db: UnitOfWork, user: User, due: UserChange, now: datetime, by:
     events = []
     if due.username is not None:
         await db.users.rename(user.id, due.username)
+        await db.notifications.add(user.id, NotificationKind.USERNAME_CHANGED, now=now)
         events.append(Event(Action.USER_RENAMED, by.actor, by.client, subject_id=user.id))
     if due.role is not None:
         await db.users.set_role(user.id, due.role)
