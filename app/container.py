@@ -42,6 +42,7 @@ from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.job_runs import JobRuns
 from app.services.lifecycle import Lifecycle
+from app.services.notifications import Notifications
 from app.services.oauth import OAuth
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
@@ -106,6 +107,7 @@ class Container:
     user_queries: UserQueries
     credentials: Credentials
     password_change: PasswordChange
+    notifications: Notifications
     trail: Trail
     admin_reads: AdminReads
     session_search: SessionSearch
@@ -134,8 +136,7 @@ class Container:
         Raises:
             SettingsInvalid: no secret is set, or two secrets have the same key id.
         """
-        keyring = _keyring(settings)
-        traces = _traces(settings)
+        keyring, traces = _keyring(settings), _traces(settings)
         database, maintenance = _databases(settings, clock or Clock(), traces)
         ended_view = _ended_view(settings, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
@@ -146,15 +147,13 @@ class Container:
         watching = _watching(settings, database, hasher, feed.hub, ended_view, traces)
         access_tokens = _access_tokens(settings, signing_keys)
         pairs = TokenPairs(keyring, access_tokens)
-        session_search = SessionSearch(database, keyring, replica)
-        policy = _password_policy(settings)
+        admin_reads, policy = AdminReads(database), _password_policy(settings)
+        session_search, sessions = SessionSearch(database, keyring, replica), Sessions(database, pairs)
         credentials = Credentials(database, hasher, policy, keyring)
-        admin_reads = AdminReads(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, database.clock)
         authentication = Authentication(access_tokens, RotationRepository(database), database.clock, ended_view)
         sign_in = _sign_in(settings, database, hasher, keyring, pairs, credentials)
         refresh = Refresh(database, RotationRepository(database), pairs, settings.lifetimes)
-        sessions = Sessions(database, pairs)
         oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
             settings=settings,
@@ -179,6 +178,7 @@ class Container:
             users=Users(database, hasher, policy, registration_open=settings.registration == "open"),
             user_queries=UserQueries(database, keyring, admin_reads, replica),
             credentials=credentials,
+            notifications=Notifications(database, admin_reads),
             password_change=PasswordChange(database, hasher, policy),
             trail=trail,
             session_search=session_search,

@@ -21,6 +21,7 @@ from app.api import (
     keys,
     me,
     metrics,
+    notifications,
     oauth,
     passwords,
     session_exports,
@@ -58,6 +59,7 @@ SURFACE: Final = (
     admin_sessions,  # last of its prefix: an id may stand where the others have a word
     admin_clients,
     feed,
+    notifications,
     keys,
     health,
     metrics,

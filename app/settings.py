@@ -170,9 +170,9 @@ class Settings(BaseSettings):
     def service_names(self) -> tuple[str, ...]:
         """What the service is called: nobody's password shall be that."""
         host = urlsplit(self.issuer).hostname or self.issuer
-        labels = [label for label in host.split(".")[:-1] if len(label) >= NAME_CHARACTERS]
-        audience = [self.audience] if len(self.audience) >= NAME_CHARACTERS else []
-        return (host, *labels, *audience)
+        labels = host.split(".")
+        domains = [".".join(labels[first:]) for first in range(len(labels) - 1)]
+        return tuple(name for name in (host, *domains, *labels[:-1], self.audience) if len(name) >= NAME_CHARACTERS)
 
     @property
     def lifetimes(self) -> Lifetimes:

@@ -5,23 +5,34 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from app.domain.families import LABEL_CHARACTERS, Family, SessionState
-from app.domain.passwords import MAXIMUM_BYTES
+from app.domain.passwords import MAXIMUM_BYTES, MAXIMUM_CHARACTERS, is_presentable
 from app.domain.users import USERNAME_CHARACTERS, User
 from app.http.bodies import Body, Text
 from app.repositories.audit import StoredEvent
 from app.services.tokens import IssuedTokens
 
 Username = Annotated[Text, Field(min_length=1, max_length=USERNAME_CHARACTERS)]
-Password = Annotated[Text, Field(min_length=1, max_length=MAXIMUM_BYTES)]
+NEW_PASSWORD_CHARACTERS = 8192  # beyond what may be set, so that the refusal is the rules' own, with its reason
+
+
+def _presentable(password: str) -> str:
+    if not is_presentable(password):
+        raise ValueError(f"must have at most {MAXIMUM_BYTES} bytes")
+    return password
+
+
+Password = Annotated[Text, Field(min_length=1, max_length=MAXIMUM_CHARACTERS), AfterValidator(_presentable)]
+# What else is wrong with one, NUL among it, the rules for passwords say.
+NewPassword = Annotated[str, Field(max_length=NEW_PASSWORD_CHARACTERS)]
 PresentedToken = Annotated[Text, Field(min_length=1, max_length=8192)]
 
 
 class RegisterRequest(Body):
     username: Username
-    password: Password
+    password: NewPassword
 
 
 class TokenRequest(Body):
@@ -48,12 +59,12 @@ class LabelRequest(Body):
 
 class PasswordChangeRequest(Body):
     current_password: Password
-    new_password: Password
+    new_password: NewPassword
 
 
 class PasswordTokenRequest(Body):
     token: PresentedToken
-    new_password: Password
+    new_password: NewPassword
 
 
 class TokenAnswer(BaseModel):

@@ -30,6 +30,8 @@ class Action(StrEnum):
     PASSWORD_FORGOTTEN = "password.forgotten"  # noqa: S105 - likewise
     CREDENTIAL_ISSUED = "credential.issued"
     CREDENTIAL_REFUSED = "credential.refused"
+    NOTIFICATION_ACKNOWLEDGED = "notification.acknowledged"
+    NOTIFICATION_REMOVED = "notification.removed"
     SESSION_CREATED = "session.created"
     SESSION_REFRESHED = "session.refreshed"
     SESSION_REPLAYED = "session.replayed"

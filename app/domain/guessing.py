@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 CHARACTERS_MAXIMUM: Final = 72  # at most some 6 ms of work; nobody stretches a word any further
@@ -29,11 +30,11 @@ _KEYS: Final = (
     "1234567890qwertyuiopasdfghjklzxcvbnm",
     "qwertzuiopasdfghjklyxcvbnm",
     "azertyuiopqsdfghjklmwxcvbn",
-    "йцукенгшщзхъфывапролджэячсмитьбю",  # noqa: RUF001 - a keyboard
+    "йцукенгшщзхъфывапролджэячсмитьбю",
     "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,9ol.0p;/",
     "!@#$%^&*()",
 )
-_FORWARDS: Final = tuple(dict(zip(keys, keys[1:], strict=False)) for keys in _KEYS)
+_FORWARDS: Final = tuple(dict(pairwise(keys)) for keys in _KEYS)
 _WALKS: Final = (*_FORWARDS, *({other: one for one, other in walk.items()} for walk in _FORWARDS))
 _DIGITS: Final = frozenset(f"{each}{(each + 1) % 10}" for each in range(10))  # as a counter goes
 _LOOKALIKES: Final = str.maketrans("@4031!$57+", "aaoeiisstt")

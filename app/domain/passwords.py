@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -20,6 +20,7 @@ GUESSABLE_BITS: Final = 20.0  # a million guesses
 
 PRODUCT: Final = "rota"
 
+_NAME_CHARACTERS: Final = 3  # shorter ones stand in words by chance
 _PART_CHARACTERS: Final = 4  # of a name's part, to be looked for by itself
 _REST_CHARACTERS: Final = 8  # in a long password, beside somebody's name
 _SEPARATORS: Final = re.compile(r"[\W_]+")
@@ -49,7 +50,7 @@ _WORDS: Final[Mapping[PasswordReason, str]] = {
     PasswordReason.UNASSIGNED: "A password has no characters that Unicode has not assigned.",
     PasswordReason.COMMON: "This is a common password, or little more than one: it is among the first to be guessed.",
     PasswordReason.REPETITIVE: "This is the same over and over: it is among the first to be guessed.",
-    PasswordReason.SEQUENCE: "This is a row of neighbours, of an alphabet or keys: it is among the first to be guessed.",
+    PasswordReason.SEQUENCE: "These are neighbours in an alphabet or on keys: it is among the first to be guessed.",
     PasswordReason.BREACHED: "This password is in a collection of those that were stolen somewhere.",
     PasswordReason.PRODUCT_NAME: "This is little more than the name of the service.",
     PasswordReason.USER_NAME: "This is little more than the name of the user.",
@@ -78,7 +79,7 @@ def canonical_password(password: str) -> str:
     return unicodedata.normalize("NFC", password)
 
 
-def has_canonical_form(password: str) -> bool:
+def is_presentable(password: str) -> bool:
     """Whether what somebody presents can be a password at all: up to `MAXIMUM_BYTES` in its canonical form."""
     return len(password) <= MAXIMUM_CHARACTERS and len(canonical_password(password).encode()) <= MAXIMUM_BYTES
 
@@ -103,9 +104,9 @@ def check_new_password(
     canonical = _check_form(password, minimum)
     blocklist = blocklist or Blocklist()
     names = {
-        PasswordReason.USER_NAME: _names_of_user(username),
-        PasswordReason.EMAIL: _names_of_address(username),
-        PasswordReason.PRODUCT_NAME: frozenset(map(_name, product_names)) - {""},
+        PasswordReason.USER_NAME: _long_enough(_names_of_user(username)),
+        PasswordReason.EMAIL: _long_enough(_names_of_address(username)),
+        PasswordReason.PRODUCT_NAME: _long_enough(map(_name, product_names)),
     }
     if (reason := _why_guessable(canonical, blocklist, names)) is not None:
         raise _refused(reason)
@@ -164,16 +165,20 @@ def _is_little_more(folded: str, names: Collection[str]) -> bool:
     return len(rest) < _REST_CHARACTERS
 
 
-def _names_of_user(username: str) -> frozenset[str]:
+def _names_of_user(username: str) -> set[str]:
     """The name, and where it is no address the parts of it."""
     whole = _name(username)
-    return frozenset({whole} | (set() if "@" in whole else _parts(whole))) - {""}
+    return {whole} if "@" in whole else {whole} | _parts(whole)
 
 
-def _names_of_address(username: str) -> frozenset[str]:
+def _names_of_address(username: str) -> set[str]:
     """Both sides of an address, and the parts of each."""
     local, at, domain = _name(username).rpartition("@")
-    return frozenset({local, domain} | _parts(local) | _parts(domain)) - {""} if at else frozenset()
+    return {local, domain} | _parts(local) | _parts(domain) if at else set()
+
+
+def _long_enough(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name in names if len(name) >= _NAME_CHARACTERS)
 
 
 def _parts(name: str) -> set[str]:

@@ -149,6 +149,15 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
             }
         ),
     ),
+    Action.NOTIFICATION_ACKNOWLEDGED: Definition(
+        "A mailer has taken over what the user is to be told, or an operator has; it is out of the outbox.",
+        detail={"kind": Member(Kind.STRING, "of what"), "notification": Member(Kind.STRING, "its id")},
+    ),
+    Action.NOTIFICATION_REMOVED: Definition(
+        "Retention removed what nobody has fetched: these people were not told.",
+        Level.WARNING,
+        detail={"before": Member(Kind.STRING, "created before then"), "count": Member(Kind.INTEGER, "how many")},
+    ),
     Action.SESSION_CREATED: _life(
         "Somebody signed in.",
         amr=Member(Kind.STRINGS, "how (RFC 8176)"),

@@ -88,6 +88,14 @@ JOBS: Final = (
         reason="nobody can use them any more",
     ),
     Job(
+        "notifications",
+        3600,
+        lambda services: services.notifications.remove_old(),
+        entity="what people are to be told",
+        retention="until it is acknowledged; 30 days",
+        reason="what nobody has fetched by then is no news any more",
+    ),
+    Job(
         "revocations",
         1,
         lambda services: services.revocation_work.work(),

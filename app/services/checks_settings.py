@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from app.domain.checks import Finding, failure, ok, skipped, warning
 from app.domain.key_calendar import SecretState
+from app.domain.passwords import MINIMUM_CHARACTERS
 from app.security.keys import key_id, spell_key_id
 from app.services.contradictions import contradictions
 from app.services.patient import Look, Patient
@@ -55,6 +56,13 @@ def _is_of_this_host(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+async def password_length(patient: Patient) -> Finding:
+    least = patient.settings.password_min_characters
+    if least < MINIMUM_CHARACTERS:
+        return warning(f"{least} characters are enough: something else must be asked for besides, outside of Rota.")
+    return ok(f"They have at least {least}.")
 
 
 async def present(patient: Patient) -> Finding:
@@ -151,6 +159,7 @@ LOOKS: Final[dict[str, Look]] = {
     "settings.valid": valid,
     "settings.contradictions": contradicting,
     "settings.issuer": issuer,
+    "settings.password_length": password_length,
     "secrets.present": present,
     "secrets.strength": strength,
     "secrets.files": files,

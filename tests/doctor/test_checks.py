@@ -59,6 +59,8 @@ SETTINGS = [
     ("settings.issuer", {"ROTA_ISSUER": "rota"}, WARNING, "not a URL"),
     ("settings.issuer", {"ROTA_ISSUER": "https://sessions.example.com/?a=b"}, FAILURE, "query"),
     ("settings.issuer", {"ROTA_ISSUER": "https://sessions.example.com"}, OK, "https://sessions.example.com"),
+    ("settings.password_length", {"ROTA_PASSWORD_MIN_CHARACTERS": "8"}, WARNING, "something else"),
+    ("settings.password_length", {}, OK, "15"),
     ("secrets.present", {"ROTA_SECRETS": ""}, FAILURE, "none"),
     ("secrets.present", {"ROTA_SECRETS": ",".join(f"{STRONG}{n}" for n in range(4))}, WARNING, "There are 4"),
     ("secrets.present", {"ROTA_SECRETS": f"{STRONG},{OTHER}"}, OK, "only verify"),
