@@ -16,7 +16,7 @@ from typing import Final
 CHARACTERS_MAXIMUM: Final = 72  # at most some 6 ms of work; nobody stretches a word any further
 
 _WORD: Final = range(3, 33)  # characters of a word that is looked up
-_TOKEN_BITS: Final = 1.5  # for where a word ends and what comes next
+_TOKEN_BITS: Final = 1.0  # for where a word ends and what comes next
 _ALTERED_BITS: Final = 1.0  # for capitals, or digits that look like letters
 _RUN_BITS: Final = 5.0  # where it begins, and which way it goes
 _COPY_BITS: Final = 3.0
@@ -40,6 +40,7 @@ _DIGITS: Final = frozenset(f"{each}{(each + 1) % 10}" for each in range(10))  # 
 _LOOKALIKES: Final = str.maketrans("@4031!$57+", "aaoeiisstt")
 
 _LETTER_BITS: Final = math.log2(26)
+_SIGN_BITS: Final = 5.0  # of those on a keyboard
 _BITS: Final = {  # by Unicode's category; guessers have no lists of emoji
     "Nd": math.log2(10),
     "Zs": 3.0,
@@ -135,6 +136,8 @@ def _altered(text: _Text, start: int, word: str) -> float:
 def _bits_of(character: str) -> float:
     if character.isascii() and character.isalpha():
         return _LETTER_BITS
+    if character.isascii() and character.isprintable() and not character.isalnum() and character != " ":
+        return _SIGN_BITS
     return _BITS.get(unicodedata.category(character), _OTHER_BITS)
 
 

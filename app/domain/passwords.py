@@ -17,6 +17,7 @@ MAXIMUM_BYTES: Final = 1024
 # Normalising can take the square of the length, so no more than this is ever normalised.
 MAXIMUM_CHARACTERS: Final = MAXIMUM_BYTES * 3 // 2
 GUESSABLE_BITS: Final = 20.0  # a million guesses
+GUESSABLE_BITS_WITH_NAME: Final = 26.0  # five characters drawn by lot, beside a name
 
 PRODUCT: Final = "rota"
 
@@ -141,14 +142,14 @@ def _why_guessable(
         dominating = (reason for reason, own in names.items() if _is_little_more(folded, own))
         return next(dominating, PasswordReason.COMMON if _is_listed(folded, blocklist) else None)
     guess = estimate(password, blocklist.ranks, frozenset().union(*names.values()))
-    if guess.bits >= GUESSABLE_BITS:
-        return PasswordReason.COMMON if _is_listed(folded, blocklist) else None
-    if Part.NAME in guess.parts:
+    if Part.NAME in guess.parts and guess.bits < GUESSABLE_BITS_WITH_NAME:
         for reason, own in names.items():
             one = estimate(password, blocklist.ranks, own)
-            if Part.NAME in one.parts and one.bits < GUESSABLE_BITS:
+            if Part.NAME in one.parts and one.bits < GUESSABLE_BITS_WITH_NAME:
                 return reason
         return PasswordReason.USER_NAME
+    if guess.bits >= GUESSABLE_BITS:
+        return PasswordReason.COMMON if _is_listed(folded, blocklist) else None
     if Part.WORD in guess.parts or _is_listed(folded, blocklist):
         return PasswordReason.COMMON
     return PasswordReason.SEQUENCE if Part.RUN in guess.parts else PasswordReason.REPETITIVE
