@@ -109,15 +109,17 @@ async def test_unknown_names_are_like_known_ones_at_each_stage(town: Town) -> No
     known, disabled = await town.person(), await town.person()
     await town.services.users.disable(disabled.user.id, actor=SYSTEM, client=NO_CLIENT)
     names = [known.username, disabled.username, "nobody-at-all", "no canonical form ", "NOBODY-at-all-2"]
-    stages = set()
-    for _ in range(ACCOUNT.most + 30):
+    stages = []
+    for turn in range(16):
+        if turn == 14:
+            await town.sql.execute("UPDATE login_throttle SET failures = $1", ACCOUNT.most)
         seen = [seen_by_anybody(await town.log_in(name, WRONG)) for name in names]
         assert all(one == seen[0] for one in seen)
-        stages.add(seen[0][0])
         wait = dict(seen[0][1]).get("retry-after")
-        town.clock.advance(seconds=int(wait or 0) if int(wait or 0) < 3600 else 0)
-    assert stages == {401, 429}
-    assert sorted(await town.counts()) == [("password", 0, ACCOUNT.most)] * 5
+        stages.append(wait)
+        town.clock.advance(seconds=int(wait or 0) if turn < 14 else 0)
+    assert stages == [None] * 10 + ["1", None, "2", None, "86400", "86400"]
+    assert len(await town.counts()) == 5
 
 
 async def test_spellings_of_a_name_count_together(town: Town) -> None:
@@ -167,12 +169,10 @@ async def test_events_of_refused_guesses(town: Town) -> None:
     person = await town.person()
     for name in (person.username, "nobody"):
         await town.fail(name, 20)
-    assert not await town.events("login.throttled") or True
     await town.sql.execute("TRUNCATE login_failures")
     before = len(await town.events("login.throttled"))
     for n in range(40):
         assert (await town.log_in("nobody", WRONG, f"198.51.100.{n}")).status_code == 429
-    town.clock.advance(seconds=-1)
     events = (await town.events("login.throttled"))[before:]
     assert len(events) == 5
     assert {event["subject_id"].int for event in events} == {0}
@@ -261,8 +261,8 @@ async def test_a_wrong_clock_locks_nobody_out(town: Town) -> None:
     """Counts from a time that has not come hold up nobody: a clock that went forth and back is no failure of theirs."""
     town.cheap()
     person = await town.person()
-    town.clock.advance(days=400)
+    town.clock.advance(days=30)
     await town.fail(person.username, ACCOUNT.most)
     assert (await town.log_in(person.username)).status_code == 429
-    town.clock.advance(days=-401)
+    town.clock.advance(days=-31)
     assert (await town.log_in(person.username)).status_code == 200
