@@ -11,9 +11,11 @@ from app.models.refusals import LoginFailureRow, RefusalRow
 from app.models.schema_revisions import SchemaRevisionRow
 from app.models.session_revocations import SessionRevocationRow
 from app.models.stats import StatCountRow, StatPositionRow, StatSourceRow, StatUserRow
+from app.models.throttles import AddressThrottleRow, LoginThrottleRow
 from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
+    "AddressThrottleRow",
     "ApiClientRow",
     "AuditBatchRow",
     "AuditCheckpointRow",
@@ -26,6 +28,7 @@ __all__ = [
     "JobCursorRow",
     "JobRunRow",
     "LoginFailureRow",
+    "LoginThrottleRow",
     "NotificationRow",
     "PasswordTokenRow",
     "RefusalRow",

@@ -44,6 +44,7 @@ from app.repositories.session_lists import SessionListRepository
 from app.repositories.statements import watch_statements
 from app.repositories.stats import StatRepository
 from app.repositories.stats_checks import StatCheckRepository
+from app.repositories.throttles import ThrottleRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.troubles import CANCELED, kind_of, trouble
@@ -121,6 +122,7 @@ class UnitOfWork:
     users: UserRepository
     user_queries: UserQueryRepository
     password_tokens: PasswordTokenRepository
+    throttles: ThrottleRepository
     families: FamilyRepository
     ends: EndRepository
     feed: FeedRepository
@@ -200,6 +202,7 @@ class UnitOfWork:
         self.users = UserRepository(self._db)
         self.user_queries = UserQueryRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)
+        self.throttles = ThrottleRepository(self._db, self._clock.for_database())
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)
         self.feed = FeedRepository(self._db, self._clock.for_database())

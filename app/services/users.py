@@ -19,6 +19,7 @@ from app.security.password_policy import PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.services.acting import Acting, check_alive, check_guard_rails, lock_target
 from app.services.ends import count_ended, end_events
+from app.services.throttling import Throttling
 
 log = get_logger()
 
@@ -34,11 +35,18 @@ class Changed:
 
 class Users:
     def __init__(
-        self, database: Database, hasher: PasswordHasher, policy: PasswordPolicy, *, registration_open: bool
+        self,
+        database: Database,
+        hasher: PasswordHasher,
+        policy: PasswordPolicy,
+        throttling: Throttling,
+        *,
+        registration_open: bool,
     ) -> None:
         self._database = database
         self._hasher = hasher
         self._policy = policy
+        self._throttling = throttling
         self._registration_open = registration_open
 
     async def register(self, username: str, password: str, *, client: ClientContext) -> User:
@@ -48,10 +56,12 @@ class Users:
         Raises:
             RegistrationClosed: accounts are made by administrators here.
             UsernameRefused, UsernameTaken, PasswordRefused: as they say.
+            TooManyAttempts: too many names were taken that came from this address.
         """
         if not self._registration_open:
             raise RegistrationClosed
-        return await self.create(username, password, role=Role.USER, actor=None, client=client)
+        async with self._throttling.admit_address(client):
+            return await self.create(username, password, role=Role.USER, actor=None, client=client)
 
     async def create(
         self, username: str, password: str, *, role: Role, actor: Actor | None, client: ClientContext

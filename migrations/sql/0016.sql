@@ -41,7 +41,7 @@ ALTER TABLE api_clients ADD CONSTRAINT ck_api_clients_scopes CHECK (scopes <@ AR
 
 ALTER TABLE api_clients VALIDATE CONSTRAINT ck_api_clients_scopes;
 
-UPDATE alembic_version SET version_num='0016' WHERE alembic_version.version_num = '0014';
+UPDATE alembic_version SET version_num='0016' WHERE alembic_version.version_num = '0015';
 
 INSERT INTO schema_revisions (revision, phase, oldest_release, rewrites, applied_at) VALUES ('0016', 'expand', '0.1.0', false, statement_timestamp()) ON CONFLICT (revision) DO NOTHING;
 
