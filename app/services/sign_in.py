@@ -72,7 +72,8 @@ class SignIn:
             TooBusy: too many passwords wait for hashing.
         """
         try:
-            return await self._with_password(username, password, client, terms)
+            with self._hasher.place():
+                return await self._with_password(username, password, client, terms)
         except TooBusy:
             SIGN_INS.add(SignInOutcome.TOO_BUSY)
             raise
