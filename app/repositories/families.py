@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, case, func, insert, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Uuid, case, func, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.clients import IpAddress
@@ -93,10 +93,6 @@ class FamilyRepository:
             found = found.where(FamilyRow.id < before)
         rows = await self._db.execute(found.order_by(FamilyRow.id.desc()).limit(limit))
         return [read_family(row) for row in rows]
-
-    async def add(self, family: Family, seed: bytes) -> None:
-        values = {field.name: getattr(family, field.name) for field in fields(Family)}
-        await self._db.execute(insert(FamilyRow).values(**values, seed=seed))
 
     async def end(self, user_id: UUID, family_id: UUID, *, reason: EndReason, by: UUID | None) -> EndedFamily | None:
         """End one family; `None` if there is none that has not ended. A lapsed one ends as what it is: lapsed."""
