@@ -8,6 +8,7 @@ from app.api.schemas import (
     LogoutRequest,
     RefreshRequest,
     RegisterRequest,
+    SignInAnswer,
     TokenAnswer,
     TokenRequest,
     UserAnswer,
@@ -37,19 +38,23 @@ async def refresh(request: Request) -> TokenAnswer:
     return TokenAnswer.of(issued)
 
 
-@router.post("/token", openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM))
-async def token(request: Request) -> TokenAnswer:
+@router.post("/token", openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM), response_model_exclude_none=True)
+async def token(request: Request) -> SignInAnswer:
     """
     Sign in with a password, or refresh with `grant_type=refresh_token` (see `/refresh`).
 
-    A scope that is asked for at sign-in is not granted; the answer says what was (RFC 6749 section 3.3).
+    A scope that is asked for at sign-in is not granted; the answer says what was (RFC 6749 section 3.3). With the
+    `device_token` of an earlier sign-in, other people's failures on your name do not keep you out. After too many
+    failures: 429, and `Retry-After` says for how long.
     """
     body = await read_body(request, TokenRequest, Kind.FORM)
     client = client_context(request)
     if body.grant_type == "password":
         if body.username is None or body.password is None:
             raise InputInvalid("username and password are needed.")
-        issued = await services(request).sign_in.with_password(body.username, body.password, client=client)
+        issued = await services(request).sign_in.with_password(
+            body.username, body.password, client=client, device_token=body.device_token
+        )
     elif body.grant_type == "refresh_token":
         if body.refresh_token is None:
             raise InputInvalid("refresh_token is needed.")
@@ -60,7 +65,7 @@ async def token(request: Request) -> TokenAnswer:
         )
     else:
         raise UnsupportedGrantType
-    return TokenAnswer.of(issued)
+    return SignInAnswer.of(issued)
 
 
 @router.post("/logout", openapi_extra=stated(Access.ANYONE, LogoutRequest, *BOTH, required=False))
