@@ -80,6 +80,11 @@ EVENT_VALUES: Final = (
     "detail",
 )
 
+_ADD_IF: Final = (
+    f"INSERT INTO audit_events ({', '.join(EVENT_VALUES)})"
+    f" SELECT {', '.join(f'${place}' for place in range(1, len(EVENT_VALUES) + 1))} WHERE ${len(EVENT_VALUES) + 1}"
+)
+
 LOOKUP_MILLISECONDS: Final = 500
 QUERY_CANCELED: Final = "57014"
 
@@ -103,6 +108,18 @@ class AuditRepository:
         if events:
             await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
             self._added += [(event.action, event.reason) for event in events]
+
+    async def add_if(self, event: Event, *, wanted: bool, at: datetime) -> None:
+        """
+        Append one, or do the same work and append nothing: that failures of a name are told no more, or still are,
+        must not show in how long they take.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        await self._db.exec_driver_sql(_ADD_IF, (*self.values_of(event, at), wanted))
+        if wanted:
+            self.note_added(event)
 
     def values_of(self, event: Event, at: datetime) -> tuple[Any, ...]:
         """

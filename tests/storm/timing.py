@@ -128,7 +128,7 @@ async def main(samples: int) -> None:
             found = await unknown_against_known(services, url, samples)
         finally:
             await services.close()
-    print(json.dumps(asdict(found) | {"apart": found.apart}))
+    sys.stdout.write(json.dumps(asdict(found) | {"apart": found.apart}) + "\n")
     if found.apart > APART:
         sys.exit(f"the medians are {100 * found.apart:.1f} % apart")
 
