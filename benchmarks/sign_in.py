@@ -58,12 +58,36 @@ class Storm:
     other: list[str] = field(default_factory=list)
 
 
-def sign_in(number: int) -> bytes:
-    return rig.form_request("/token", {"username": f"user{number % USERS + 1}", "password": PASSWORD})
+class People:
+    """Users who sign in in turn, each on a device that is known from the second time on."""
 
+    def __init__(self) -> None:
+        self._numbers = count()
+        self._devices: dict[int, str] = {}
 
-def signing_in(numbers: "count[int]") -> Callable[[bytes | None], bytes]:
-    return lambda _: sign_in(next(numbers))
+    def next(self) -> tuple[int, bytes]:
+        """Who signs in, and by what request."""
+        number = next(self._numbers) % USERS + 1
+        fields = {"username": f"user{number}", "password": PASSWORD}
+        if number in self._devices:
+            fields["device_token"] = self._devices[number]
+        return number, rig.form_request("/token", fields)
+
+    def note(self, number: int, answer: bytes) -> None:
+        if found := re.search(rb'"device_token":"([^"]+)"', answer):
+            self._devices[number] = found.group(1).decode()
+
+    def client(self) -> Callable[[bytes | None], bytes]:
+        last = 0
+
+        def next_request(answer: bytes | None) -> bytes:
+            nonlocal last
+            if answer is not None:
+                self.note(last, answer)
+            last, request = self.next()
+            return request
+
+        return next_request
 
 
 def hashes_per_s(threads: int, seconds: float) -> float:
@@ -91,15 +115,17 @@ async def hash_for(seconds: float, threads: int) -> float:
     return rate
 
 
-async def storm_client(port: int, until: float, numbers: "count[int]", seen: Storm) -> None:
+async def storm_client(port: int, until: float, people: People, seen: Storm) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while (began := time.perf_counter()) < until:
-        writer.write(sign_in(next(numbers)))
+        number, request = people.next()
+        writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+        body = await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
         took = time.perf_counter() - began
         if head.startswith(b"HTTP/1.1 200"):
             seen.opened.append(took)
+            people.note(number, body)
         elif head.startswith(b"HTTP/1.1 503"):
             seen.refused.append(took)
             await asyncio.sleep(int(re.findall(rb"retry-after: (\d+)", head)[0]))
@@ -117,12 +143,13 @@ def status_mb(pid: int, name: str) -> float:
 
 async def logins(url: str, threads: int, size: Size) -> dict[str, float]:
     """As many at once as keep the processors busy, and no more than fit into the queue."""
-    ratios, rates, hashed, took, numbers = [], [], [], [], count()
+    ratios, rates, hashed, took, people = [], [], [], [], People()
     with rig.rota(url, seals=False) as port:
-        await rig.closed_loop(port, 1.5, [signing_in(numbers)] * (4 * threads))  # warm
+        clients = [people.client() for _ in range(4 * threads)]
+        await rig.closed_loop(port, size.seconds, clients)  # warm; the devices become known
         for _ in range(size.rounds):
             alone = await asyncio.to_thread(hashes_per_s, threads, size.seconds)
-            run = await rig.closed_loop(port, size.seconds, [signing_in(numbers)] * (4 * threads))
+            run = await rig.closed_loop(port, size.seconds, clients)
             assert run.errors == 0, run.first_error
             ratios.append(run.rate / alone)
             rates.append(run.rate)
@@ -138,7 +165,7 @@ async def logins(url: str, threads: int, size: Size) -> dict[str, float]:
 
 
 async def storm(url: str, threads: int, size: Size) -> dict[str, float]:
-    tokens, numbers, seen = Tokens(FAMILIES), count(), Storm()
+    tokens, people, seen = Tokens(FAMILIES), People(), Storm()
     mine = [tokens.client(i, REFRESHING) for i in range(REFRESHING)]
     before, beside, factors, medians = [], [], [], []
     with rig.rota(url, seals=False) as port:
@@ -148,7 +175,7 @@ async def storm(url: str, threads: int, size: Size) -> dict[str, float]:
         for _ in range(size.rounds):
             quiet = await rig.closed_loop(port, size.seconds, mine, rate=size.refreshes_per_s)
             until = time.perf_counter() + size.seconds + 1
-            clients = [asyncio.create_task(storm_client(port, until, numbers, seen)) for _ in range(STORM)]
+            clients = [asyncio.create_task(storm_client(port, until, people, seen)) for _ in range(STORM)]
             busy = await rig.closed_loop(port, size.seconds + 1, mine, rate=size.refreshes_per_s)
             await asyncio.gather(*clients)
             assert quiet.errors == busy.errors == 0, busy.first_error
