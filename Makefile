@@ -10,10 +10,10 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check format bench bench-audit bench-verify bench-admin docs lock clean
+.PHONY: help run test check format bench bench-audit bench-verify bench-admin bench-sign-in docs lock clean
 
 help: ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota/)
 	@exec $(BIN)/rota dev
@@ -44,6 +44,9 @@ bench-admin: $(VENV)/.installed ## Measure finding, exporting and ending session
 
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
+
+bench-sign-in: $(VENV)/.installed ## Measure sign-ins, and a storm of them beside refreshes (OPTIONS as above)
+	@$(BIN)/python -m benchmarks.sign_in $(OPTIONS)
 
 docs: $(VENV)/.installed ## Write what is made from code: the pages of events, metrics and checks, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events

@@ -99,10 +99,14 @@ def free_port() -> int:
         return port
 
 
+pids: dict[int, int] = {}  # of the servers, by their ports
+
+
 @contextlib.contextmanager
 def server(words: list[str], port: int, **environment: str) -> Iterator[int]:
     """A server process, awaited until it listens and stopped at the end; yields its port."""
     process = subprocess.Popen(words, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+    pids[port] = process.pid
     try:
         _wait_for(port, process)
         yield port

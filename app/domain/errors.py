@@ -51,6 +51,7 @@ class TooBusy(Unavailable):
 
     code = "too_busy"
     message = "Too many sign-ins are waiting; please try again."
+    retry_after_seconds: ClassVar[int] = 2  # by then those who wait now have had their turn
 
 
 class InvalidCredentials(RotaError):

@@ -10,9 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from app.http.errors import problem
+from app.http.protocol import ASKER
 from app.http.watching import WatchedRequest
 from app.observability.logs import describe_failure, get_logger
 from app.observability.traces import Traces
+from app.security.asker import Asker, asker
 
 log = get_logger()
 
@@ -39,6 +41,8 @@ class RequestContext:
         shown = str(request_id)
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=shown)  # of this request's task only
+        scope["state"][ASKER] = client = Asker()
+        asker.set(client)  # likewise
         watched = WatchedRequest(scope, self._slow_seconds)
         try:
             if self._traces is None:

@@ -16,6 +16,8 @@ UNREAD_SECONDS: Final = 30
 DRAINING: Final = "draining"  # the server is about to stop, and still takes what comes
 STOPPING: Final = "stopping"  # it takes nothing new any more
 
+ASKER: Final = "asker"  # in a request's state: who is to be told when its client leaves
+
 _END: Final = b"\r\n\r\n"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -55,6 +57,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
         self._forget_unread()
+        if self.cycle is not None and not self.cycle.response_complete:
+            asking = self.cycle.scope["state"].get(ASKER)
+            if asking is not None:
+                asking.leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

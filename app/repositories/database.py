@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.clock import Clock
@@ -31,6 +30,7 @@ from app.repositories.jobs import JobRepository
 from app.repositories.key_users import KeyUserRepository
 from app.repositories.lane import Lane, Usage
 from app.repositories.notifications import NotificationRepository
+from app.repositories.openings import OpeningRepository
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
 from app.repositories.positions import PositionRepository
@@ -52,6 +52,7 @@ from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
 CLOSE_SECONDS: Final = 2
+NOW: Final = "SELECT coalesce($1, statement_timestamp())"
 
 
 class Database:
@@ -124,6 +125,7 @@ class UnitOfWork:
     password_tokens: PasswordTokenRepository
     throttles: ThrottleRepository
     families: FamilyRepository
+    openings: OpeningRepository
     ends: EndRepository
     feed: FeedRepository
     refusals: RefusalRepository
@@ -165,8 +167,7 @@ class UnitOfWork:
 
     async def now(self) -> datetime:
         """The database's time at this statement. Ask after a lock was won, not before the wait for it."""
-        moment = func.coalesce(self._clock.for_database(), func.statement_timestamp())
-        result: datetime = (await self._db.execute(select(moment))).scalar_one()
+        result: datetime = (await self._db.exec_driver_sql(NOW, (self._clock.for_database(),))).scalar_one()
         return result
 
     def note_ended(self, ended: Iterable[tuple[UUID, datetime]]) -> None:
@@ -208,6 +209,7 @@ class UnitOfWork:
         self.feed = FeedRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
+        self.openings = OpeningRepository(self._db, self.audit)
         self.jobs = JobRepository(self._db)
         self.seals = SealRepository(self._db)
         self.tiles = TileRepository(self._db)

@@ -51,12 +51,12 @@ class Opening:
         The caller holds the user's lock, which makes the limit race-free, and commits.
         """
         now = await db.now()
-        if self._max_sessions:
+        family, seed = self._new_family(user, terms, client, now), secrets.token_bytes(_SEED_BYTES)
+        created = _created(family, terms, client)
+        if not await db.openings.add(family, seed, created, limit=self._max_sessions, now=now):
             evicted = await db.families.evict_oldest(user.id, keep=self._max_sessions - 1, now=now)
             await db.audit.add(*end_events(evicted, actor=SYSTEM, client=client), at=now)
-        family, seed = self._new_family(user, terms, client, now), secrets.token_bytes(_SEED_BYTES)
-        await db.families.add(family, seed)
-        await db.audit.add(_created(family, terms, client), at=now)
+            await db.openings.add(family, seed, created, limit=0, now=now)
         return Grant(
             now=now,
             user_id=user.id,

@@ -84,7 +84,8 @@ class SignIn:
             TooBusy: too many passwords wait for hashing.
         """
         try:
-            return await self._with_password(username, password, client, terms, device_token)
+            with self._hasher.place():
+                return await self._with_password(username, password, client, terms, device_token)
         except TooManyAttempts as refused:
             SIGN_INS.add(refused.why or "")
             raise
@@ -172,8 +173,8 @@ class SignIn:
         async with self._database.begin() as db:
             now = await db.now()
             source = failure_source(client.ip)
-            if await db.refusals.count_login(event.subject_id, reason, source, now) <= ALIKE_FAILURES:
-                await db.audit.add(event, at=now)
+            alike = await db.refusals.count_login(event.subject_id, reason, source, now)
+            await db.audit.add_if(event, wanted=alike <= ALIKE_FAILURES, at=now)
             await self._throttling.failed(db, attempt, now)
             await db.commit()
         SIGN_INS.add(reason)
