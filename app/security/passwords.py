@@ -1,4 +1,4 @@
-"""Password hashes: Argon2id through passlib, off the event loop, never more at once than the cores can do."""
+"""Password hashes: made and verified off the event loop, never more at once than the cores can do."""
 
 import asyncio
 import os
@@ -6,12 +6,11 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from passlib.context import CryptContext
-
-from app.domain.errors import StoredStateInvalid, TooBusy
+from app.domain.errors import TooBusy
 from app.domain.passwords import canonical_password
+from app.security.password_hashes import PasswordHashes
 
 T = TypeVar("T")
 
@@ -44,15 +43,9 @@ class PasswordHasher:
         self._limit = self._threads + queue_limit
         self._pending = 0
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2")
-        self._context: Any = CryptContext(
-            schemes=["argon2"],
-            argon2__type="ID",
-            argon2__memory_cost=MEMORY_KIB,
-            argon2__time_cost=PASSES,
-            argon2__parallelism=LANES,
-        )
+        self._context = PasswordHashes(memory_kib=MEMORY_KIB, passes=PASSES, lanes=LANES)
         # Somebody who does not exist is verified against this, so that it takes as long as somebody who does.
-        self._nobody: str = self._context.hash(secrets.token_urlsafe())
+        self._nobody = self._context.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
         """A new hash with today's parameters."""
@@ -63,19 +56,15 @@ class PasswordHasher:
         """
         Whether the password is the stored hash's. `None`, for an unknown user, takes the same time and is false.
 
-        Raises:
-            StoredStateInvalid: the stored text is no hash of a kind we know.
+        So does a text that is no hash of a kind we know: nobody's password, and no reason to fail.
         """
         target = stored or self._nobody
-        if self._context.identify(target) is None:
-            raise StoredStateInvalid(why="unknown password hash")
         right: bool = await self._run(lambda: self._context.verify(canonical_password(password), target))
         return right and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether a stored hash has weaker parameters than today's."""
-        outdated: bool = self._context.needs_update(stored)
-        return outdated
+        """Whether a stored hash is of another kind, or has other parameters, than today's."""
+        return self._context.needs_update(stored)
 
     @property
     def running(self) -> int:
