@@ -22,6 +22,8 @@ class Action(StrEnum):
     USER_RENAMED = "user.renamed"
     USER_ROLE_CHANGED = "user.role_changed"
     USER_DELETED = "user.deleted"
+    IMPORT_STARTED = "import.started"
+    IMPORT_FINISHED = "import.finished"
     LOGIN_FAILED = "login.failed"
     PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an action, not a password
     PASSWORD_REHASHED = "password.rehashed"  # noqa: S105 - likewise

@@ -151,7 +151,7 @@ def write_line(form: ImportFormat, values: Row) -> str:
 
 
 def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula. An apostrophe before it says so, and is doubled if it is there."""
+    """A cell that no spreadsheet takes for a formula: an apostrophe stands before it, also before another one."""
     return f"'{cell}" if cell[:1] in _FORMULAS or _is_guarded(cell) else cell
 
 

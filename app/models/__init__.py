@@ -10,6 +10,7 @@ from app.models.refusals import LoginFailureRow, RefusalRow
 from app.models.schema_revisions import SchemaRevisionRow
 from app.models.session_revocations import SessionRevocationRow
 from app.models.stats import StatCountRow, StatPositionRow, StatSourceRow, StatUserRow
+from app.models.user_imports import UserImportRow
 from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "StatPositionRow",
     "StatSourceRow",
     "StatUserRow",
+    "UserImportRow",
     "UserRow",
 ]

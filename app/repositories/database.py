@@ -46,6 +46,7 @@ from app.repositories.stats_checks import StatCheckRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.troubles import CANCELED, kind_of, trouble
+from app.repositories.user_imports import UserImportRepository
 from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
@@ -119,6 +120,7 @@ class UnitOfWork:
 
     users: UserRepository
     user_queries: UserQueryRepository
+    user_imports: UserImportRepository
     password_tokens: PasswordTokenRepository
     families: FamilyRepository
     ends: EndRepository
@@ -197,6 +199,7 @@ class UnitOfWork:
         self._usage.busy += 1
         self.users = UserRepository(self._db)
         self.user_queries = UserQueryRepository(self._db)
+        self.user_imports = UserImportRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)

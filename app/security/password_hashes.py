@@ -302,13 +302,13 @@ def _no_bound(_parsed: Any) -> bool:
 def _argon2_bound(parsed: Any) -> bool:
     memory = parsed.memory_cost * 1024
     work = memory * parsed.rounds
-    return memory <= MEMORY_BYTES and work <= ARGON2_WORK_BYTES and parsed.parallelism <= MOST_LANES
+    return bool(memory <= MEMORY_BYTES and work <= ARGON2_WORK_BYTES and parsed.parallelism <= MOST_LANES)
 
 
 def _scrypt_bound(parsed: Any) -> bool:
     memory = (128 << parsed.rounds) * parsed.block_size
     work = memory * parsed.parallelism
-    return memory <= MEMORY_BYTES and work <= SCRYPT_WORK_BYTES and parsed.parallelism <= MOST_LANES
+    return bool(memory <= MEMORY_BYTES and work <= SCRYPT_WORK_BYTES and parsed.parallelism <= MOST_LANES)
 
 
 def _rounds(most: int) -> Callable[[Any], bool]:
