@@ -45,6 +45,9 @@ bench-admin: $(VENV)/.installed ## Measure finding, exporting and ending session
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
 
+bench-imports: $(VENV)/.installed ## Measure importing users, a million of them (OPTIONS as above, --rows N)
+	@$(BIN)/python -m benchmarks.imports $(OPTIONS)
+
 docs: $(VENV)/.installed ## Write what is made from code: the pages of events, metrics and checks, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events
 	@$(BIN)/python -m docs.generate_metrics
