@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.canonical_json import encode
 from app.domain.clients import IpAddress
 from app.domain.entries import SealedFields
-from app.domain.events import EVENT_VERSION, NO_CLIENT, SYSTEM, Action, Event
+from app.domain.events import EVENT_VERSION, Action, Event
 from app.domain.pages import Position
 from app.domain.vocabulary_check import check
 from app.models import AuditEventRow
@@ -85,19 +85,23 @@ class AuditRepository:
             await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
             self._added += [(event.action, event.reason) for event in events]
 
-    async def copy(self, events: Sequence[Event], at: datetime) -> None:
+    async def copy(self, event: Event, subjects: Sequence[UUID], *, at: datetime) -> None:
         """
-        Append many at once, by COPY. The caller has begun the transaction with another statement.
+        Append the same event about many subjects, by COPY. The caller has begun the transaction with another statement.
 
         Raises:
             ValueError: as `add`.
         """
-        for event in events:
-            check(event)
-        rows = [tuple(_values(event, at).values()) for event in events]
+        if not subjects:
+            return
+        check(event)
+        values = _values(event, at)
+        del values["id"], values["subject_id"]
+        rest = tuple(values.values())
+        rows = [(uuid_utils.compat.uuid7(), subject, *rest) for subject in subjects]
         driver: Any = (await self._db.get_raw_connection()).driver_connection
-        await driver.copy_records_to_table("audit_events", records=rows, columns=_NAMES)
-        self._added += [(event.action, event.reason) for event in events]
+        await driver.copy_records_to_table("audit_events", records=rows, columns=["id", "subject_id", *values])
+        self._added += [(event.action, event.reason)] * len(subjects)
 
     def take_added(self) -> list[tuple[Action, str | None]]:
         """Actions and reasons of what was added since this was last asked."""
@@ -187,6 +191,3 @@ def _values(event: Event, at: datetime) -> dict[str, Any]:
         "request_id": event.client.request_id,
         "detail": encode(event.detail) if event.detail else None,
     }
-
-
-_NAMES: Final = tuple(_values(Event(Action.AUDIT_HEARTBEAT, SYSTEM, NO_CLIENT), datetime.now(UTC)))

@@ -1,7 +1,7 @@
 """Bringing users along: a file is checked as a whole, then written batch by batch, each of which is one transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -335,7 +335,11 @@ async def _add(db: UnitOfWork, order: _Order, entries: Sequence[Entry], done: Us
         for entry in entries
     ]
     await db.users.copy(users, [entry.key for entry in entries])
-    await db.audit.copy(list(_events(users, order.actor, client)), at=now)
+    for role in Role:
+        created = Event(Action.USER_CREATED, order.actor, client, detail={"role": role.value})
+        await db.audit.copy(created, [user.id for user in users if user.role is role], at=now)
+    disabled = Event(Action.USER_DISABLED, order.actor, client)
+    await db.audit.copy(disabled, [user.id for user in users if user.disabled_at is not None], at=now)
     if done.finished_at is not None:
         detail: dict[str, JsonValue] = {
             "admins": done.admins,
@@ -345,13 +349,6 @@ async def _add(db: UnitOfWork, order: _Order, entries: Sequence[Entry], done: Us
             "users": done.users,
         }
         await db.audit.add(Event(Action.IMPORT_FINISHED, order.actor, order.client, detail=detail), at=now)
-
-
-def _events(users: Sequence[User], actor: Actor, client: ClientContext) -> Iterator[Event]:
-    for user in users:
-        yield Event(Action.USER_CREATED, actor, client, subject_id=user.id, detail={"role": user.role.value})
-        if user.disabled_at is not None:
-            yield Event(Action.USER_DISABLED, actor, client, subject_id=user.id)
 
 
 def _note(faults: FaultLog, line: int, faulty: LineFaulty) -> None:
