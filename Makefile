@@ -47,6 +47,8 @@ bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is
 
 bench-sign-in: $(VENV)/.installed ## Measure sign-ins, and a storm of them beside refreshes (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.sign_in $(OPTIONS)
+bench-imports: $(VENV)/.installed ## Measure importing users, a million of them (OPTIONS as above, --rows N)
+	@$(BIN)/python -m benchmarks.imports $(OPTIONS)
 
 docs: $(VENV)/.installed ## Write what is made from code: the pages of events, metrics and checks, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events

@@ -17,6 +17,7 @@ from app.observability.traces import Traces, TracesMissing, make_traces
 from app.repositories.database import Database
 from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, make_engine
+from app.repositories.holds import Holds
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
 from app.security.event_tokens import EventTokens
@@ -66,6 +67,8 @@ from app.services.stats_check import StatsCheck
 from app.services.throttling import Throttling
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
+from app.services.user_exports import UserExports
+from app.services.user_imports import UserImports
 from app.services.user_queries import UserQueries
 from app.services.users import Users
 from app.settings import Settings, SettingsInvalid
@@ -207,6 +210,14 @@ class Container:
     @property
     def readiness(self) -> Readiness:
         return self.watching.readiness
+
+    @property
+    def user_imports(self) -> UserImports:
+        return UserImports(self.database, Holds(self.settings.direct_url))
+
+    @property
+    def user_exports(self) -> UserExports:
+        return UserExports(self.database)
 
     async def close(self) -> None:
         self.hasher.close()

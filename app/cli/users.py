@@ -7,6 +7,7 @@ from uuid import UUID
 
 import typer
 
+from app.cli import importing
 from app.cli.running import AsJson, parse_time, run, say
 from app.domain.entries import moment
 from app.domain.errors import UserNotFound
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from app.services.users import Changed
 
 commands = typer.Typer(help="Accounts.", no_args_is_help=True)
+commands.command("import")(importing.import_users)
+commands.command("export")(importing.export_users)
 
 Username = Annotated[str, typer.Argument(help="The user's name")]
 User = Annotated[str, typer.Argument(help="The user's name, or id")]

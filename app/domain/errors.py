@@ -194,6 +194,20 @@ class UserDeleted(RotaError):
     message = "This user was deleted."
 
 
+class ImportRunning(RotaError):
+    """Another process has the file in hand."""
+
+    code = "import_running"
+    message = "Another process imports this file at this moment."
+
+
+class ImportAltered(RotaError):
+    """A file whose import was broken off is not what it was; which of its lines are done cannot be told any more."""
+
+    code = "import_altered"
+    message = "The file is not what it was when its import began."
+
+
 class LastAdministrator(RotaError):
     code = "last_administrator"
     message = "This is the last administrator who can act: make another one first."

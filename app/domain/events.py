@@ -22,6 +22,8 @@ class Action(StrEnum):
     USER_RENAMED = "user.renamed"
     USER_ROLE_CHANGED = "user.role_changed"
     USER_DELETED = "user.deleted"
+    IMPORT_STARTED = "import.started"
+    IMPORT_FINISHED = "import.finished"
     LOGIN_FAILED = "login.failed"
     LOGIN_THROTTLED = "login.throttled"
     LOGIN_FLOODED = "login.flooded"

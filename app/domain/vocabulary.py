@@ -24,6 +24,13 @@ _CLIENT: Final = {
     "client": Member(Kind.STRING, "the client's id in the table"),
     "client_id": Member(Kind.STRING, "its name"),
 }
+_IMPORTED: Final = {
+    "admins": Member(Kind.INTEGER, "how many of them are administrators"),
+    "disabled": Member(Kind.INTEGER, "how many of them are disabled"),
+    "import": Member(Kind.STRING, "its id"),
+    "skipped": Member(Kind.INTEGER, "how many were left out: somebody had taken the name meanwhile"),
+    "users": Member(Kind.INTEGER, "how many were made"),
+}
 _REPLAY: Final = frozenset({"grace", "idempotency_key"})
 
 
@@ -91,6 +98,17 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
     Action.USER_DELETED: Definition(
         "A user was deleted: shut out for good, all their sessions ended with it, and the name is free.", Level.NOTICE
     ),
+    Action.IMPORT_STARTED: Definition(
+        "Somebody began to import users. Each one's own events follow, with the import's id as their `request_id`.",
+        Level.WARNING,
+        detail={
+            "digest": Member(Kind.STRING, "SHA-256 of the file, hexadecimal"),
+            "format": Member(Kind.STRING, "csv or ndjson"),
+            "import": Member(Kind.STRING, "its id"),
+            "users": Member(Kind.INTEGER, "how many there are in the file"),
+        },
+    ),
+    Action.IMPORT_FINISHED: Definition("An import has come to the end of its file.", Level.NOTICE, detail=_IMPORTED),
     **LOGINS,
     Action.PASSWORD_CHANGED: Definition("A new password was set; all other sessions ended with it.", Level.NOTICE),
     Action.PASSWORD_REHASHED: Definition("The same password was stored under stronger parameters, at a sign-in."),
@@ -296,7 +314,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
             "filter": Member(Kind.OBJECT, "what they asked for; names and addresses as a keyed hash"),
             "format": Member(Kind.STRING, "ndjson or csv"),
             "stage": Member(Kind.STRING, "begun, finished or broken_off"),
-            "what": Member(Kind.STRING, "of which list: sessions"),
+            "what": Member(Kind.STRING, "of which list: sessions or users"),
         },
     ),
     Action.AUDIT_QUERIED: Definition(

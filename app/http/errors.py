@@ -58,6 +58,8 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.FingerprintRefused: Answer(HTTPStatus.CONFLICT),
     errors.FingerprintExpired: Answer(HTTPStatus.CONFLICT),
     errors.UserDeleted: Answer(HTTPStatus.CONFLICT),
+    errors.ImportRunning: Answer(HTTPStatus.CONFLICT),
+    errors.ImportAltered: Answer(HTTPStatus.CONFLICT),
     errors.LastAdministrator: Answer(HTTPStatus.CONFLICT),
     errors.OwnAccount: Answer(HTTPStatus.CONFLICT),
     errors.PasswordTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),

@@ -12,6 +12,7 @@ from app.models.schema_revisions import SchemaRevisionRow
 from app.models.session_revocations import SessionRevocationRow
 from app.models.stats import StatCountRow, StatPositionRow, StatSourceRow, StatUserRow
 from app.models.throttles import AddressThrottleRow, LoginThrottleRow
+from app.models.user_imports import UserImportRow
 from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "StatPositionRow",
     "StatSourceRow",
     "StatUserRow",
+    "UserImportRow",
     "UserRow",
 ]

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -135,6 +136,24 @@ class AuditRepository:
     def note_added(self, event: Event) -> None:
         """Such a statement has appended it."""
         self._added.append((event.action, event.reason))
+
+    async def copy(self, event: Event, subjects: Sequence[UUID], *, at: datetime) -> None:
+        """
+        Append the same event about many subjects, by COPY. The caller has begun the transaction with another statement.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        if not subjects:
+            return
+        check(event)
+        values = _values(event, at)
+        del values["id"], values["subject_id"]
+        rest = tuple(values.values())
+        rows = [(uuid_utils.compat.uuid7(), subject, *rest) for subject in subjects]
+        driver: Any = (await self._db.get_raw_connection()).driver_connection
+        await driver.copy_records_to_table("audit_events", records=rows, columns=["id", "subject_id", *values])
+        self._added += [(event.action, event.reason)] * len(subjects)
 
     def take_added(self) -> list[tuple[Action, str | None]]:
         """Actions and reasons of what was added since this was last asked."""

@@ -48,6 +48,7 @@ from app.repositories.throttles import ThrottleRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.troubles import CANCELED, kind_of, trouble
+from app.repositories.user_imports import UserImportRepository
 from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
@@ -122,6 +123,7 @@ class UnitOfWork:
 
     users: UserRepository
     user_queries: UserQueryRepository
+    user_imports: UserImportRepository
     password_tokens: PasswordTokenRepository
     throttles: ThrottleRepository
     families: FamilyRepository
@@ -202,6 +204,7 @@ class UnitOfWork:
         self._usage.busy += 1
         self.users = UserRepository(self._db)
         self.user_queries = UserQueryRepository(self._db)
+        self.user_imports = UserImportRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)
         self.throttles = ThrottleRepository(self._db, self._clock.for_database())
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)

@@ -1,4 +1,4 @@
-"""Password hashes: Argon2id through passlib, off the event loop, never more at once than the cores can do."""
+"""Password hashes: made and verified off the event loop, never more at once than the cores can do."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from passlib.context import CryptContext
-
-from app.domain.errors import StoredStateInvalid, TooBusy
+from app.domain.errors import TooBusy
 from app.domain.passwords import canonical_password
 from app.security.asker import asker
+from app.security.password_hashes import PasswordHashes
 from app.security.processors import usable_processors
 
 T = TypeVar("T")
@@ -76,16 +75,10 @@ class PasswordHasher:
         self._pending = 0  # hashes asked for and not done
         self._kept = 0  # places of those who have not asked yet
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="argon2", initializer=_give_way)
-        self._context: Any = CryptContext(
-            schemes=["argon2"],
-            argon2__type="ID",
-            argon2__memory_cost=MEMORY_KIB,
-            argon2__time_cost=PASSES,
-            argon2__parallelism=LANES,
-        )
+        self._context = PasswordHashes(memory_kib=MEMORY_KIB, passes=PASSES, lanes=LANES)
         # Somebody who does not exist is verified against this, so that it takes as long as somebody who does.
         began = time.perf_counter()
-        self._nobody: str = self._context.hash(secrets.token_urlsafe())
+        self._nobody = self._context.hash(secrets.token_urlsafe())
         self._seconds = time.perf_counter() - began  # that a hash takes
 
     async def hash(self, password: str) -> str:
@@ -97,19 +90,15 @@ class PasswordHasher:
         """
         Whether the password is the stored hash's. `None`, for an unknown user, takes the same time and is false.
 
-        Raises:
-            StoredStateInvalid: the stored text is no hash of a kind we know.
+        So does a text that is no hash of a kind we know: nobody's password, and no reason to fail.
         """
         target = stored or self._nobody
-        if self._context.identify(target) is None:
-            raise StoredStateInvalid(why="unknown password hash")
         right: bool = await self._run(lambda: self._context.verify(canonical_password(password), target))
         return right and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether a stored hash has weaker parameters than today's."""
-        outdated: bool = self._context.needs_update(stored)
-        return outdated
+        """Whether a stored hash is of another kind, or has other parameters, than today's."""
+        return self._context.needs_update(stored)
 
     @contextmanager
     def place(self) -> Iterator[None]:
