@@ -61,6 +61,7 @@ INSERT INTO schema_revisions (revision, phase, oldest_release, rewrites, applied
 DELETE FROM schema_revisions WHERE revision = '0015';
 
 DELETE FROM schema_revisions WHERE revision = '0016';
+
 DELETE FROM schema_revisions WHERE revision = '0017';
 
 COMMIT;

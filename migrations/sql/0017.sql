@@ -44,7 +44,7 @@ ALTER TABLE user_imports OWNER TO rota_owner;
 
 GRANT SELECT, INSERT, UPDATE ON user_imports TO rota_app;
 
-UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0014';
+UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0016';
 
 INSERT INTO schema_revisions (revision, phase, oldest_release, rewrites, applied_at) VALUES ('0017', 'expand', '0.1.0', false, statement_timestamp()) ON CONFLICT (revision) DO NOTHING;
 
