@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.domain.checkpoints import is_origin
 from app.domain.ended_sessions import ACCESS_SECONDS_MAXIMUM
 from app.domain.families import Lifetimes
+from app.domain.origins import read_origins
 
 PREFIX: Final = "ROTA_"
 SECRET_BYTES_MINIMUM: Final = 32
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     revocation_staleness_seconds: Annotated[int, Field(ge=1, le=60)] = 2
     streams_per_client: Annotated[int, Field(ge=1, le=100_000)] = 2000
     registration: Literal["closed", "open"] = "closed"
+    cors_origins: Annotated[str, Field(max_length=10_000)] = ""
     maintenance_database_url: SecretStr = SecretStr("")
     migration_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""
@@ -109,6 +111,12 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// URL, and hold no password")
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _lists_origins(cls, value: str) -> str:
+        read_origins(value)
+        return value
+
     @field_validator("audit_origin")
     @classmethod
     def _names_a_log(cls, value: str) -> str:
@@ -136,6 +144,11 @@ class Settings(BaseSettings):
         """The secrets, newest first; empty when none is set."""
         text = self.secrets.get_secret_value()
         return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Whose pages may read our answers and use our cookies, besides our own."""
+        return read_origins(self.cors_origins)
 
     @property
     def is_pooled(self) -> bool:
