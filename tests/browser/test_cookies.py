@@ -86,7 +86,7 @@ def cookie_headers(texts: list[str]) -> list[tuple[str, bytes]]:
 
 
 async def send(browser: Browser, path: str, texts: list[str], **more: Any) -> Any:
-    headers = [*OWN.items(), *cookie_headers(texts), *more.pop("headers", [])]
+    headers: Any = [*OWN.items(), *cookie_headers(texts), *more.pop("headers", [])]
     return await browser.http.post(path, headers=headers, **more)
 
 

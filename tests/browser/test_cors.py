@@ -1,5 +1,7 @@
 """Which pages of other origins may read our answers."""
 
+from typing import Any
+
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -133,9 +135,9 @@ async def test_a_deadline_can_be_read(
 
     monkeypatch.setattr(Refresh, "rotate", hang)
     assert (await listing.get("/livez")).status_code == 200  # builds the stack
-    watch: object = listing_app.middleware_stack
+    watch: Any = listing_app.middleware_stack
     while not isinstance(watch, deadline.Deadline):
-        watch = getattr(watch, "_app", None) or watch.app  # type: ignore[attr-defined]
+        watch = getattr(watch, "_app", None) or watch.app
     headers = {"Origin": APP, "Sec-Fetch-Site": "same-site", "Cookie": f"__Host-rota_refresh=rota_rt_{'A' * 104}"}
     answer = await listing.post("/refresh", headers=headers)
     assert (answer.status_code, "set-cookie" in answer.headers) == (503, False)
