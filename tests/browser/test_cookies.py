@@ -111,7 +111,8 @@ async def test_junk_that_is_no_text(browser: Browser, username: str) -> None:
     """Bytes that are no UTF-8 in others' cookies, as browsers send them on."""
     await browser.sign_in(username)
     raw = b"a=\xff\xfe; b=\xc3\x28; " + f"{REFRESH}={browser.jar[REFRESH]}".encode() + b"; \xe9=\x80"
-    answer = await browser.http.post("/refresh", headers=[*OWN.items(), ("Cookie", raw)])
+    headers: Any = [*OWN.items(), ("Cookie", raw)]
+    answer = await browser.http.post("/refresh", headers=headers)
     assert answer.status_code == 200
 
 

@@ -6,29 +6,31 @@ same site and another origin; those of 127.0.0.1 are of another site.
 """
 
 import asyncio
+import os
 import re
 import secrets
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 
 from tests.browser.conftest import REFRESH
 from tests.cli.test_cli import free_port
-from tests.conftest import PASSWORD
-from tests.deploy.conftest import Serve, serve
+from tests.conftest import PASSWORD, SECRET
 
 playwright = pytest.importorskip("playwright.async_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
-__all__ = ["serve"]
-
-PAGE = Path(__file__).parents[2] / "docs" / "integration" / "browsers.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "integration" / "browsers.md"
 EVIL_FORM = """
 (fields) => new Promise(() => {
   const form = document.createElement("form");
@@ -77,33 +79,69 @@ async def answer_with_page(_: asyncio.StreamReader, writer: asyncio.StreamWriter
     writer.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def site(serve: Serve, database_url: str) -> AsyncIterator[Site]:
-    port, app, evil = free_port(), free_port(), free_port()
+@dataclass
+class Rig:
+    """What the tests of this module share: a browser, and who listens where."""
+
+    browser: Any
+    rota: int
+    app: int
+    evil: int
+
+
+@pytest_asyncio.fixture(scope="module")
+async def rig(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    rota, app, evil = free_port(), free_port(), free_port()
     pages = [await asyncio.start_server(answer_with_page, "127.0.0.1", each) for each in (app, evil)]
-    rota = f"http://localhost:{port}"
-    await serve(
-        database_url,
-        port=port,
-        ROTA_ISSUER=rota,
-        ROTA_REGISTRATION="open",
-        ROTA_CORS_ORIGINS=f"http://localhost:{app}",
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROTA_")}
+    settings = {
+        "ROTA_DATABASE_URL": database_url,
+        "ROTA_SECRETS": SECRET,
+        "ROTA_ISSUER": f"http://localhost:{rota}",
+        "ROTA_REGISTRATION": "open",
+        "ROTA_CORS_ORIGINS": f"http://localhost:{app}",
+    }
+    with (tmp_path_factory.mktemp("rota") / "log").open("wb") as log:
+        words = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", str(rota)]
+        served = subprocess.Popen(words, env={**clean, "PYTHONPATH": str(ROOT), **settings}, stderr=log, stdout=log)
+    try:
+        async with httpx2.AsyncClient() as http:
+            while not await is_ready(http, f"http://127.0.0.1:{rota}/readyz"):
+                assert served.poll() is None
+                await asyncio.sleep(0.1)
+        async with playwright.async_playwright() as started:
+            browser = await started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            yield Rig(browser, rota, app, evil)
+            await browser.close()
+    finally:
+        served.terminate()
+        await asyncio.to_thread(served.wait)
+        for each in pages:
+            each.close()
+
+
+async def is_ready(http: httpx2.AsyncClient, url: str) -> bool:
+    try:
+        return (await http.get(url)).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+@pytest_asyncio.fixture
+async def site(rig: Rig) -> AsyncIterator[Site]:
+    """With cookies of its own."""
+    context = await rig.browser.new_context()
+    yield Site(
+        context=context,
+        rota=f"http://localhost:{rig.rota}",
+        app=f"http://localhost:{rig.app}",
+        evil_sibling=f"http://localhost:{rig.evil}",
+        evil_stranger=f"http://127.0.0.1:{rig.evil}",
     )
-    async with playwright.async_playwright() as started:
-        browser = await started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield Site(
-            context=await browser.new_context(),
-            rota=rota,
-            app=f"http://localhost:{app}",
-            evil_sibling=f"http://localhost:{evil}",
-            evil_stranger=f"http://127.0.0.1:{evil}",
-        )
-        await browser.close()
-    for each in pages:
-        each.close()
+    await context.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture
 async def name(site: Site) -> str:
     made = f"browser-{secrets.token_hex(8)}"
     answer = await site.context.request.post(f"{site.rota}/register", data={"username": made, "password": PASSWORD})
@@ -140,7 +178,7 @@ async def test_the_documented_way(site: Site, name: str, *, own: bool) -> None:
     second = await site.cookie()
     assert second is not None
     assert second["value"] != first["value"]
-    at_once = await asyncio.gather(*(page.evaluate("refresh().then(() => access)") for _ in range(5)))
+    at_once = await page.evaluate("Promise.all([1, 2, 3, 4, 5].map(() => refresh().then(() => access)))")
     assert len(set(at_once)) == 1  # the first did it for all
     await page.evaluate("signOut()")
     assert await site.cookie() is None
