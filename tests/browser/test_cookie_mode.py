@@ -32,7 +32,8 @@ async def test_the_token_is_in_the_cookie_and_nowhere_else(
     assert "refresh_token" not in told
     assert (told["refresh_expires_in"], browser.seconds[REFRESH]) == (604_800, 604_800)
     empty_form: dict[str, Any] = {"headers": {"Content-Type": "application/x-www-form-urlencoded"}}
-    for more in ({}, {"json": {}}, empty_form):
+    bodies: tuple[dict[str, Any], ...] = ({}, {"json": {}}, empty_form)
+    for more in bodies:
         clock.advance(minutes=1)
         answer = await browser.post("/refresh", **more)
         assert answer.status_code == 200, answer.text
