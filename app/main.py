@@ -31,6 +31,7 @@ from app.api import (
 )
 from app.container import Container
 from app.domain.clock import Clock
+from app.http.cors import CrossOrigin, Preflights
 from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
@@ -120,8 +121,13 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     app.state.duties = JOBS
     install_error_handlers(app)
     app.add_middleware(Deadline, seconds=container.settings.request_seconds)
+    origins = container.settings.allowed_origins
+    if origins:
+        app.add_middleware(Preflights, origins=origins)
     slow_seconds = container.settings.slow_request_milliseconds / 1000
     app.add_middleware(RequestContext, slow_seconds=slow_seconds, traces=container.watching.traces)
+    if origins:
+        app.add_middleware(CrossOrigin, origins=origins)
     return app
 
 

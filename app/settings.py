@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.domain.checkpoints import is_origin
 from app.domain.ended_sessions import ACCESS_SECONDS_MAXIMUM
 from app.domain.families import Lifetimes
+from app.domain.origins import read_origins
 from app.domain.passwords import MINIMUM_CHARACTERS, MINIMUM_OF_SEVERAL
 
 PREFIX: Final = "ROTA_"
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     registration: Literal["closed", "open"] = "closed"
     password_min_characters: Annotated[int, Field(ge=MINIMUM_OF_SEVERAL, le=64)] = MINIMUM_CHARACTERS
     password_breached_file: str = ""
+    cors_origins: Annotated[str, Field(max_length=10_000)] = ""
     maintenance_database_url: SecretStr = SecretStr("")
     migration_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""
@@ -114,6 +116,12 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// URL, and hold no password")
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _lists_origins(cls, value: str) -> str:
+        read_origins(value)
+        return value
+
     @field_validator("audit_origin")
     @classmethod
     def _names_a_log(cls, value: str) -> str:
@@ -141,6 +149,11 @@ class Settings(BaseSettings):
         """The secrets, newest first; empty when none is set."""
         text = self.secrets.get_secret_value()
         return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Whose pages may read our answers and use our cookies, besides our own."""
+        return read_origins(self.cors_origins)
 
     @property
     def is_pooled(self) -> bool:

@@ -2,10 +2,11 @@
 
 import json
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.domain.families import LABEL_CHARACTERS, Family, SessionState
 from app.domain.passwords import MAXIMUM_BYTES, MAXIMUM_CHARACTERS, is_presentable
@@ -35,8 +36,15 @@ class RegisterRequest(Body):
     password: NewPassword
 
 
+class Place(StrEnum):
+    """Where the refresh token goes. A script can read a body, and only the browser a cookie."""
+
+    BODY = "body"
+    COOKIE = "cookie"
+
+
 class TokenRequest(Body):
-    """The fields of RFC 6749 sections 4.3.2 and 6. What is needed depends on `grant_type`."""
+    """The fields of RFC 6749 sections 4.3.2 and 6, and one of ours. What is needed depends on `grant_type`."""
 
     grant_type: Annotated[Text, Field(max_length=200)] = "password"
     username: Username | None = None
@@ -44,10 +52,13 @@ class TokenRequest(Body):
     scope: Annotated[Text, Field(max_length=2000)] = ""
     refresh_token: PresentedToken | None = None
     device_token: PresentedToken | None = None
+    refresh_token_in: Place = Place.BODY
 
 
 class RefreshRequest(Body):
-    refresh_token: PresentedToken
+    """Without a token in it, the one of the cookie is meant."""
+
+    refresh_token: PresentedToken | None = None
 
 
 class LogoutRequest(Body):
@@ -68,8 +79,14 @@ class PasswordTokenRequest(Body):
     new_password: NewPassword
 
 
+def _in_cookie_or_body(schema: dict[str, Any]) -> None:
+    schema["required"].remove("refresh_token")
+
+
 class TokenAnswer(BaseModel):
-    """RFC 6749 section 5.1. Lifetimes are seconds."""
+    """RFC 6749 section 5.1. Lifetimes are seconds. `refresh_token` is not there when it is in the cookie."""
+
+    model_config = ConfigDict(json_schema_extra=_in_cookie_or_body)
 
     access_token: str
     token_type: str = "bearer"  # noqa: S105 - a scheme

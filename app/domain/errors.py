@@ -109,6 +109,13 @@ class RefreshTokenRejected(RotaError):
     message = "The refresh token is not valid."
 
 
+class CredentialsDisagree(RotaError):
+    """What a request carries is of different sessions; nothing is guessed, and nothing was done."""
+
+    code = "credentials_disagree"
+    message = "The cookie and the other token of this request are not of the same session; nothing was done."
+
+
 class AccessTokenRejected(RotaError):
     """Missing, malformed, expired, or of a session that is over."""
 

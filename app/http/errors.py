@@ -21,6 +21,7 @@ from app.observability.logs import get_logger
 log = get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
+CLEARING: Final = "rota.clearing"  # in a request's scope: the Set-Cookie that takes away the refresh token it brought
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.InvalidCredentials: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.TooManyAttempts: Answer(HTTPStatus.TOO_MANY_REQUESTS),
     errors.RefreshTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.CredentialsDisagree: Answer(HTTPStatus.BAD_REQUEST, "invalid_request"),
     errors.AccessTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
     errors.OperatorTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
     errors.NotPermitted: Answer(HTTPStatus.FORBIDDEN),
@@ -111,6 +113,28 @@ class BodyTooSlow(errors.InputInvalid):
     message = "The body did not arrive in time."
 
 
+class CookieMalformed(errors.InputInvalid):
+    """A cookie under one of our names that cannot be read. The answer takes it away (`clearing`), or it would stay."""
+
+    code = "cookie_malformed"
+    message = "A cookie of this service could not be read, and has been removed; please try again."
+
+    def __init__(self, *, clearing: str, why: str) -> None:
+        self.clearing = clearing
+        super().__init__(why=why)
+
+
+class CrossSiteRequest(errors.NotPermitted):
+    """A browser sends it for a page that may not ask this."""
+
+    code = "cross_site_request"
+    message = (
+        "This was not sent by a page of this service or of an origin that it allows. A program that keeps cookies says "
+        "where it speaks from by an Origin header."
+    )
+
+
+ANSWERS[CookieMalformed] = Answer(HTTPStatus.BAD_REQUEST, "invalid_request")
 ANSWERS[BodyTooSlow] = Answer(HTTPStatus.REQUEST_TIMEOUT, "invalid_request")
 ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
 ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")
@@ -182,6 +206,8 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
         headers["WWW-Authenticate"] = f'{scheme} realm="rota"{named}'
     if isinstance(error, errors.Unavailable | errors.TooManyStreams | errors.TooManyAttempts):
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if (clearing := _clearing(request, error)) is not None:
+        headers["Set-Cookie"] = clearing
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings
     elif isinstance(error, errors.InputInvalid) and error.field is not None:
@@ -197,6 +223,14 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
     return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **demanded)
+
+
+def _clearing(request: Request, error: errors.RotaError) -> str | None:
+    """A cookie is of no use any more when it was refused for good; never because we could not decide."""
+    if isinstance(error, CookieMalformed):
+        return error.clearing
+    brought: str | None = request.scope.get(CLEARING)
+    return brought if isinstance(error, errors.RefreshTokenRejected) else None
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -53,6 +53,19 @@ SETTINGS = [
     ),
     ("settings.contradictions", {"ROTA_HOST": "0.0.0.0"}, WARNING, "only this host"),  # noqa: S104 - a setting under test
     ("settings.contradictions", {"ROTA_MIGRATION_DATABASE_URL": "postgresql:///other"}, WARNING, "different databases"),
+    ("settings.contradictions", {"ROTA_CORS_ORIGINS": "https://a.example"}, OK, "no contradiction"),
+    (
+        "settings.contradictions",
+        {"ROTA_ISSUER": "https://a.example/rota", "ROTA_CORS_ORIGINS": "https://a.example"},
+        WARNING,
+        "need no leave",
+    ),
+    (
+        "settings.contradictions",
+        {"ROTA_ISSUER": "https://a.example", "ROTA_CORS_ORIGINS": "https://b.a.example,http://localhost:3000"},
+        WARNING,
+        "any program may serve pages",
+    ),
     ("settings.contradictions", {}, OK, "no contradiction"),
     ("settings.issuer", {"ROTA_ISSUER": "http://sessions.example.com"}, FAILURE, "not encrypted"),
     ("settings.issuer", {"ROTA_ISSUER": "http://localhost:8000"}, WARNING, "of this host"),
