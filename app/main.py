@@ -30,6 +30,7 @@ from app.api import (
 )
 from app.container import Container
 from app.domain.clock import Clock
+from app.http.clients import PROXIES
 from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
@@ -37,9 +38,11 @@ from app.http.protocol import DRAINING, STOPPING
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
-from app.observability.logs import configure_logs
+from app.observability.logs import configure_logs, get_logger
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
+
+log = get_logger()
 
 # Those asked most come first: routes are tried in turn.
 SURFACE: Final = (
@@ -79,6 +82,8 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         warming = asyncio.create_task(asyncio.to_thread(load_rules))
+        if container.settings.proxies.anybody:
+            log.warning("proxies.anybody_trusted", message="Every client can say to be another address.")
         await container.lifecycle.started()
         async with (
             running_jobs(container) as end_jobs,
@@ -114,6 +119,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     )
     app.state.container = container
     app.state.duties = JOBS
+    setattr(app.state, PROXIES, container.settings.proxies)
     install_error_handlers(app)
     app.add_middleware(Deadline, seconds=container.settings.request_seconds)
     slow_seconds = container.settings.slow_request_milliseconds / 1000
