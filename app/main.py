@@ -122,8 +122,12 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     setattr(app.state, PROXIES, container.settings.proxies)
     install_error_handlers(app)
     app.add_middleware(Deadline, seconds=container.settings.request_seconds)
-    slow_seconds = container.settings.slow_request_milliseconds / 1000
-    app.add_middleware(RequestContext, slow_seconds=slow_seconds, traces=container.watching.traces)
+    app.add_middleware(
+        RequestContext,
+        slow_seconds=container.settings.slow_request_milliseconds / 1000,
+        traces=container.watching.traces,
+        https=container.settings.issuer.startswith("https://"),
+    )
     return app
 
 

@@ -5,7 +5,6 @@ Which address a request comes from, where proxies stand before the server.
 has added is true. Further left stands what anybody may have sent.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -92,7 +91,7 @@ class TrustedProxies:
 
 
 def read_address(text: str) -> IpAddress | None:
-    """An address in its usual spelling; one of IPv4 within IPv6 as what it is. No zone: it means something here only."""
+    """An address in its usual spelling, one of IPv4 within IPv6 as what it is; with a zone it is none."""
     if not text.isascii() or len(text) > _ENTRY_CHARACTERS or "%" in text:
         return None
     try:
@@ -103,7 +102,7 @@ def read_address(text: str) -> IpAddress | None:
 
 
 def read_hop(entry: bytes) -> IpAddress | None:
-    """An entry of `X-Forwarded-For`: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`."""
+    """An entry of `X-Forwarded-For`, as `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or with a port."""
     text = entry.decode("latin-1").strip(" \t")
     if text.startswith("["):
         inside, closed, port = text[1:].partition("]")
@@ -135,7 +134,11 @@ def read_proxies(text: str, *, anybody_may: bool) -> TrustedProxies:
         raise ProxiesInvalid(f"there may be {ENTRIES_MAXIMUM} entries at most")
     unix = UNIX in entries
     networks = [_network(entry, n) for n, entry in enumerate(entries, 1) if entry not in {UNIX, ANYBODY}]
-    collapsed = (*_collapse(networks, IPv4Network), *_collapse(networks, IPv6Network))
+    # Neighbours as the one network that they are: two halves of everything are everything.
+    collapsed: tuple[IpNetwork, ...] = (
+        *collapse_addresses(each for each in networks if isinstance(each, IPv4Network)),
+        *collapse_addresses(each for each in networks if isinstance(each, IPv6Network)),
+    )
     anybody = ANYBODY in entries or any(each.prefixlen < _PREFIX_MINIMUM[each.version] for each in collapsed)
     if anybody and not anybody_may:
         raise ProxiesInvalid(
@@ -157,8 +160,3 @@ def _network(entry: str, number: int) -> IpNetwork:
     if mapped is not None and network.prefixlen >= _MAPPED_BITS:
         return ip_network(f"{mapped}/{network.prefixlen - _MAPPED_BITS}")
     return network
-
-
-def _collapse(networks: Sequence[IpNetwork], kind: type[IpNetwork]) -> list[IpNetwork]:
-    """Neighbours as the one network that they are: two halves of everything are everything."""
-    return list(collapse_addresses(each for each in networks if isinstance(each, kind)))
