@@ -16,6 +16,7 @@ from app.api import (
     admin_stats,
     admin_users,
     authz,
+    docs,
     feed,
     health,
     keys,
@@ -64,6 +65,7 @@ SURFACE: Final = (
     keys,
     health,
     metrics,
+    docs,
 )
 
 
@@ -110,6 +112,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         version=__version__,
         summary="Sessions as refresh-token families in PostgreSQL",
         lifespan=lifespan,
+        docs_url=None,  # `docs` has one with a strict policy
         redoc_url=None,
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
