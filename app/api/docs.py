@@ -9,12 +9,10 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
+from starlette.routing import Route, Router
 
-from app.api.dependencies import Access, stated
 from app.http.kept import kept
-
-router = APIRouter(include_in_schema=False)
 
 CHECKED: Final = "no-cache"  # kept, and asked about each time: another release may have other files
 
@@ -60,28 +58,20 @@ _START: Final = b"""SwaggerUIBundle({
 """
 
 
-@router.head("/docs", openapi_extra=stated(Access.ANYONE))
-@router.get("/docs", openapi_extra=stated(Access.ANYONE))
 async def page(request: Request) -> Response:
     answer = kept(request, _PAGE, "text/html; charset=utf-8", CHECKED)
     answer.headers.update(_HEADERS)
     return answer
 
 
-@router.head("/docs/start.js", openapi_extra=stated(Access.ANYONE))
-@router.get("/docs/start.js", openapi_extra=stated(Access.ANYONE))
 async def start(request: Request) -> Response:
     return kept(request, _START, "text/javascript; charset=utf-8", CHECKED)
 
 
-@router.head("/docs/swagger-ui.js", openapi_extra=stated(Access.ANYONE))
-@router.get("/docs/swagger-ui.js", openapi_extra=stated(Access.ANYONE))
 def script(request: Request) -> Response:
     return kept(request, _asset("swagger-ui-bundle.js"), "text/javascript; charset=utf-8", CHECKED)
 
 
-@router.head("/docs/swagger-ui.css", openapi_extra=stated(Access.ANYONE))
-@router.get("/docs/swagger-ui.css", openapi_extra=stated(Access.ANYONE))
 def styles(request: Request) -> Response:
     return kept(request, _asset("swagger-ui.css"), "text/css; charset=utf-8", CHECKED)
 
@@ -90,3 +80,14 @@ def styles(request: Request) -> Response:
 def _asset(name: str) -> bytes:
     """A file of the interface; `name` is ours, never the request's."""
     return files("fastapi_offline").joinpath("static", name).read_bytes()
+
+
+# As FastAPI has its own: for everybody, by GET and HEAD, and no part of the API.
+router = Router(
+    [
+        Route("/docs", page),
+        Route("/docs/start.js", start),
+        Route("/docs/swagger-ui.js", script),
+        Route("/docs/swagger-ui.css", styles),
+    ]
+)

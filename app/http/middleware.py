@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from app.http.errors import CredentialInUrl, answer_rota_error, problem
-from app.http.urls import holds_credential
+from app.http.urls import ANSWERS_ITSELF, holds_credential
 from app.http.watching import WatchedRequest
 from app.observability.logs import describe_failure, get_logger
 from app.observability.traces import Traces
@@ -93,7 +93,7 @@ class RequestContext:
             await send(message)
 
         try:
-            if holds_credential(scope.get("raw_path") or scope["path"].encode(), scope["query_string"]):
+            if _is_given_away(scope):
                 answer = await answer_rota_error(Request(scope), CredentialInUrl())
                 await answer(scope, receive, send_with_headers)
             else:
@@ -105,3 +105,10 @@ class RequestContext:
             if not started:
                 answer = problem(shown, 500, "internal_error", "Something went wrong on our side.")
                 await answer(scope, receive, send_with_headers)
+
+
+def _is_given_away(scope: Scope) -> bool:
+    """Whether a credential stands in the URL."""
+    path: str = scope["path"]
+    raw: bytes = scope.get("raw_path") or path.encode("utf-8", "surrogatepass")
+    return path != ANSWERS_ITSELF and holds_credential(raw, scope["query_string"])
