@@ -22,8 +22,8 @@ _TOKEN: Final = re.compile(
 )
 _PAIRS: Final = re.compile(rb"[&;?#]")  # also those of a URL within a value
 _NO_LETTER: Final = re.compile(rb"[^a-z0-9]")
-# Its query is the proxy's, and what does not belong there is refused as a requirement that nobody meets: a proxy makes a
-# failure of its own of any other answer than 401 and 403.
+# Its query is the proxy's, and what does not belong there is refused as a requirement that nobody meets: of any other
+# answer than 401 and 403 a proxy makes a failure of its own.
 ANSWERS_ITSELF: Final = "/authz"
 _LAYERS: Final = 4  # of percent-encoding that are looked behind; each is a pass over the text
 
