@@ -103,8 +103,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         if len(self.url) > URL_BYTES_MAXIMUM:
             return HTTPStatus.REQUEST_URI_TOO_LONG
+        version = self.parser.get_http_version()
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        if version not in {"1.0", "1.1"} or hosts > 1 or (hosts == 0 and version == "1.1"):
             return HTTPStatus.BAD_REQUEST
         return None
 

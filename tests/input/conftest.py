@@ -1,6 +1,7 @@
 """A server as it is deployed, and bytes sent to it as they are."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -57,4 +58,4 @@ async def talk(port: int, *chunks: bytes, seconds: float = 20) -> bytes:
 
 def statuses(answer: bytes) -> list[int]:
     """Of all answers in it."""
-    return [int(line.split(b" ")[1]) for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]

@@ -130,7 +130,7 @@ def test_anybody_is_trusted_by_nobody(monkeypatch: pytest.MonkeyPatch, value: st
     """Refused in every spelling, also put together from halves, unless somebody says that he means it."""
     monkeypatch.setenv("ROTA_DATABASE_URL", "postgresql:///x")
     monkeypatch.setenv("ROTA_TRUSTED_PROXIES", value)
-    with pytest.raises(SettingsInvalid, match="^ROTA_TRUSTED_PROXIES") as refused:
+    with pytest.raises(SettingsInvalid, match=r"^ROTA_TRUSTED_PROXIES") as refused:
         load_settings()
     assert "ROTA_UNSAFE_TRUST_ANY_PROXY" in str(refused.value)
     monkeypatch.setenv("ROTA_UNSAFE_TRUST_ANY_PROXY", "true")
@@ -147,7 +147,7 @@ def test_a_list_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, value: str)
     """Nothing is guessed, and the message has no value of it."""
     monkeypatch.setenv("ROTA_DATABASE_URL", "postgresql:///x")
     monkeypatch.setenv("ROTA_TRUSTED_PROXIES", value)
-    with pytest.raises(SettingsInvalid, match="^ROTA_TRUSTED_PROXIES") as refused:
+    with pytest.raises(SettingsInvalid, match=r"^ROTA_TRUSTED_PROXIES") as refused:
         load_settings()
     assert "10.0.0.1" not in str(refused.value)
     with pytest.raises(ProxiesInvalid):
