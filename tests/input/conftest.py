@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from app.domain.users import Role
 from tests.cli.test_cli import ROTA, free_port, running
-from tests.conftest import SECRET
+from tests.conftest import SECRET, MakePerson
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,10 @@ async def talk(port: int, *chunks: bytes, seconds: float = 20) -> bytes:
 def statuses(answer: bytes) -> list[int]:
     """Of all answers in it."""
     return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
+
+
+@pytest_asyncio.fixture
+async def admin(make_person: MakePerson) -> dict[str, str]:
+    """The header of an administrator."""
+    issued = await (await make_person(role=Role.ADMIN)).sign_in()
+    return {"Authorization": f"Bearer {issued.access_token}"}
