@@ -16,6 +16,7 @@ from app.api import (
     admin_stats,
     admin_users,
     authz,
+    docs,
     feed,
     health,
     keys,
@@ -31,6 +32,7 @@ from app.api import (
 )
 from app.container import Container
 from app.domain.clock import Clock
+from app.http.clients import PROXIES
 from app.http.cors import CrossOrigin, Preflights
 from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
@@ -39,9 +41,11 @@ from app.http.protocol import DRAINING, STOPPING
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
-from app.observability.logs import configure_logs
+from app.observability.logs import configure_logs, get_logger
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
+
+log = get_logger()
 
 # Those asked most come first: routes are tried in turn.
 SURFACE: Final = (
@@ -64,6 +68,7 @@ SURFACE: Final = (
     keys,
     health,
     metrics,
+    docs,
 )
 
 
@@ -84,6 +89,8 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         warming = [
             asyncio.create_task(asyncio.to_thread(load)) for load in (load_rules, container.password_policy.load)
         ]
+        if container.settings.proxies.anybody:
+            log.warning("proxies.anybody_trusted", message="Every client can say to be another address.")
         await container.lifecycle.started()
         async with (
             running_jobs(container) as end_jobs,
@@ -110,6 +117,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         version=__version__,
         summary="Sessions as refresh-token families in PostgreSQL",
         lifespan=lifespan,
+        docs_url=None,  # `docs` has one with a strict policy
         redoc_url=None,
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
@@ -119,13 +127,18 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     )
     app.state.container = container
     app.state.duties = JOBS
+    setattr(app.state, PROXIES, container.settings.proxies)
     install_error_handlers(app)
     app.add_middleware(Deadline, seconds=container.settings.request_seconds)
     origins = container.settings.allowed_origins
     if origins:
         app.add_middleware(Preflights, origins=origins)
-    slow_seconds = container.settings.slow_request_milliseconds / 1000
-    app.add_middleware(RequestContext, slow_seconds=slow_seconds, traces=container.watching.traces)
+    app.add_middleware(
+        RequestContext,
+        slow_seconds=container.settings.slow_request_milliseconds / 1000,
+        traces=container.watching.traces,
+        https=container.settings.issuer.startswith("https://"),
+    )
     if origins:
         app.add_middleware(CrossOrigin, origins=origins)
     return app

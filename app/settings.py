@@ -19,6 +19,7 @@ from app.domain.ended_sessions import ACCESS_SECONDS_MAXIMUM
 from app.domain.families import Lifetimes
 from app.domain.origins import read_origins
 from app.domain.passwords import MINIMUM_CHARACTERS, MINIMUM_OF_SEVERAL
+from app.domain.proxies import ProxiesInvalid, TrustedProxies, read_proxies
 
 PREFIX: Final = "ROTA_"
 SECRET_BYTES_MINIMUM: Final = 32
@@ -84,6 +85,8 @@ class Settings(BaseSettings):
     backup_stamp: str = ""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    trusted_proxies: Annotated[str, Field(max_length=20_000)] = ""
+    unsafe_trust_any_proxy: bool = False
 
     @field_validator(
         "database_url", "direct_database_url", "replica_url", "maintenance_database_url", "migration_database_url"
@@ -136,6 +139,14 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _trusts_somebody_in_particular(self) -> Self:
+        try:
+            read_proxies(self.trusted_proxies, anybody_may=self.unsafe_trust_any_proxy)
+        except ProxiesInvalid as invalid:
+            raise ValueError(f"{PREFIX}TRUSTED_PROXIES: {invalid}") from None
+        return self
+
+    @model_validator(mode="after")
     def _secrets_are_strong(self) -> Self:
         secrets = self.secret_list
         if any(len(secret) < SECRET_BYTES_MINIMUM for secret in secrets):
@@ -174,6 +185,11 @@ class Settings(BaseSettings):
     def migration_url(self) -> str:
         """Leads to the database itself, by a login that may change its schema."""
         return self.migration_database_url.get_secret_value() or self.direct_url
+
+    @property
+    def proxies(self) -> TrustedProxies:
+        """Whose `X-Forwarded-For` tells where a client is."""
+        return read_proxies(self.trusted_proxies, anybody_may=self.unsafe_trust_any_proxy)
 
     @property
     def log_origin(self) -> str:

@@ -1,7 +1,6 @@
 """What others need to know of us: the keys that verify our access tokens, and where what is."""
 
 import json
-from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.dependencies import Access, services, stated
 from app.domain.api_clients import ClientGrant, ClientScope
+from app.http.kept import kept
 
 # HEAD too (RFC 9110 section 9.1): caches and people look at headers with it. The server leaves the body out.
 router = APIRouter(tags=["standards"])
@@ -68,11 +68,5 @@ def _describe(issuer: str) -> dict[str, Any]:
 
 
 def _kept(request: Request, content: dict[str, Any]) -> Response:
-    """An answer that may be kept, or that it is what the asker has (RFC 9110 section 13.1.2)."""
     body = json.dumps(content, separators=(",", ":")).encode()
-    tag = f'"{sha256(body).hexdigest()[:32]}"'
-    headers = {"Cache-Control": f"public, max-age={KEPT_SECONDS}", "ETag": tag}
-    named = [each.strip() for each in ",".join(request.headers.getlist("if-none-match")).split(",")]
-    if "*" in named or tag in {each.removeprefix("W/") for each in named}:
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    return kept(request, body, "application/json", f"public, max-age={KEPT_SECONDS}")

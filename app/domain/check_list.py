@@ -47,6 +47,13 @@ CHECKS: Final = (
         Need.NOTHING,
     ),
     Check(
+        "settings.proxies",
+        "The proxies before the server are trusted, and nobody else",
+        "limits by address and the trail are about the address that is believed",
+        "Set `ROTA_TRUSTED_PROXIES` as docs/operation/proxies.md says.",
+        Need.NOTHING,
+    ),
+    Check(
         "secrets.present",
         "There is a secret, no more than three, and each has an id of its own",
         "without one no server starts; a former one that stays is one more that can be stolen",

@@ -60,13 +60,16 @@ async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:
     demands; so are fields without a value. Unknown JSON members are refused.
 
     Raises:
-        UnsupportedMediaType: another content type, or a charset other than UTF-8.
+        UnsupportedMediaType: another content type, none, a charset other than UTF-8, or a compressed body.
         BodyTooSlow: not there within `BODY_SECONDS`.
         BodyTooLarge: more than `BODY_BYTES_MAXIMUM`; no more than that is ever held.
         InputInvalid: not UTF-8, not well-formed, a name twice, a member wrong or missing.
     """
+    # Before the body: of a kind that nobody takes, not a byte is kept.
+    kind = _kind(request, kinds) if "content-type" in request.headers else None
     raw = await _read(request)
-    kind = _kind(request, kinds) if raw or "content-type" in request.headers else None
+    if raw and kind is None:
+        raise _unsupported(kinds)
     given: dict[str, Any] = {}
     if kind is Kind.FORM:
         given = dict(_known(_form(raw), model))
@@ -160,9 +163,14 @@ def _kind(request: Request, kinds: tuple[Kind, ...]) -> Kind:
     media_type, _, parameters = (given[0] if len(given) == 1 else "").partition(";")
     found = next((kind for kind in kinds if kind == media_type.strip().lower()), None)
     charset = parameters.replace('"', "").replace(" ", "").lower().partition("charset=")[2]
-    if found is None or charset not in {"", "utf-8", "utf8"}:
-        raise UnsupportedMediaType(f"The body must be {' or '.join(kinds)}, in UTF-8.")
+    coded = request.headers.get("content-encoding", "identity").strip().lower() != "identity"
+    if found is None or charset not in {"", "utf-8", "utf8"} or coded:
+        raise _unsupported(kinds)
     return found
+
+
+def _unsupported(kinds: tuple[Kind, ...]) -> UnsupportedMediaType:
+    return UnsupportedMediaType(f"The body must be {' or '.join(kinds)}, in UTF-8, not compressed.")
 
 
 def _form(raw: bytes) -> dict[str, str]:

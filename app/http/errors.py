@@ -135,6 +135,19 @@ class CrossSiteRequest(errors.NotPermitted):
 
 
 ANSWERS[CookieMalformed] = Answer(HTTPStatus.BAD_REQUEST, "invalid_request")
+
+
+class CredentialInUrl(errors.InputInvalid):
+    """A URL that holds a token, or a parameter that is named like one."""
+
+    code = "credential_in_url"
+    message = (
+        "A credential must not stand in a URL, where logs and histories keep it. Send it in the body or in the "
+        "Authorization header; take this one for known, and replace it."
+    )
+
+
+ANSWERS[CredentialInUrl] = Answer(HTTPStatus.BAD_REQUEST, "invalid_request")
 ANSWERS[BodyTooSlow] = Answer(HTTPStatus.REQUEST_TIMEOUT, "invalid_request")
 ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
 ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")

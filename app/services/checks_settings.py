@@ -51,6 +51,19 @@ async def issuer(patient: Patient) -> Finding:
     return ok(f"It is {told}.")
 
 
+async def proxies(patient: Patient) -> Finding:
+    trusted = patient.settings.proxies
+    if trusted.anybody:
+        return failure("ROTA_TRUSTED_PROXIES trusts anybody: every client can say to be another address.")
+    if not trusted and urlsplit(patient.settings.issuer).scheme == "https":
+        return warning(
+            "The issuer is https, so a proxy stands before the server, and none is trusted: every client seems to have "
+            "the proxy's address."
+        )
+    named = [str(each) for each in trusted.networks] + (["unix"] if trusted.unix else [])
+    return ok(f"Trusted: {', '.join(named)}." if named else "No proxy is trusted: a client's address is its peer's.")
+
+
 def _is_of_this_host(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -160,6 +173,7 @@ LOOKS: Final[dict[str, Look]] = {
     "settings.contradictions": contradicting,
     "settings.issuer": issuer,
     "settings.password_length": password_length,
+    "settings.proxies": proxies,
     "secrets.present": present,
     "secrets.strength": strength,
     "secrets.files": files,

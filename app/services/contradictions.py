@@ -31,6 +31,12 @@ def contradictions(settings: Settings, given: Collection[str]) -> list[Contradic
         *_of_retention(settings),
         *_of_databases(settings),
         *_of_browsers(settings),
+        _Rule(
+            ("unsafe_trust_any_proxy", "trusted_proxies"),
+            settings.unsafe_trust_any_proxy and not settings.proxies.anybody,
+            "ROTA_TRUSTED_PROXIES names proxies: ROTA_UNSAFE_TRUST_ANY_PROXY has no effect, and should not stand there "
+            "for the day when somebody writes * beside it.",
+        ),
     )
     return [Contradiction(rule.fields, rule.what) for rule in rules if rule.holds]
 
