@@ -28,6 +28,7 @@ from app.api import (
     tokens,
     vouched_sessions,
 )
+from app.api.openapi import DocumentedApi
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.deadline import Deadline
@@ -100,7 +101,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         await warming
         await container.close()
 
-    app = FastAPI(
+    app = DocumentedApi(
         title="Rota",
         version=__version__,
         summary="Sessions as refresh-token families in PostgreSQL",

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -24,6 +24,7 @@ from app.domain.api_clients import (
 )
 from app.domain.clients import USER_AGENT_BYTES, ClientContext, clean_user_agent
 from app.domain.errors import InputInvalid
+from app.domain.users import Role
 from app.http.bodies import Body, Text
 from app.services.api_clients import ClientList, MadeClient
 
@@ -46,6 +47,39 @@ class PresentedRequest(Body):
 
     token: Annotated[Text, Field(max_length=16_384)] | None = None
     token_type_hint: Text | None = None
+
+
+class GrantAnswer(BaseModel):
+    """RFC 6749 section 5.1. Without `refresh_token` and what belongs to it where a client asks for itself."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    scope: str | None = None
+    refresh_token: str | None = None
+    refresh_expires_in: int | None = None
+    session_id: UUID | None = None
+
+
+class IntrospectionAnswer(BaseModel):
+    """RFC 7662 section 2.2. Of a token that is not live only that."""
+
+    active: bool
+    token_use: Literal["access_token", "refresh_token"] | None = None
+    token_type: Literal["Bearer"] | None = None
+    sub: str | None = None
+    sid: UUID | None = None
+    client_id: str | None = None
+    scope: str | None = None
+    roles: list[Role] | None = None
+    aud: str | None = None
+    iss: str | None = None
+    iat: int | None = None
+    exp: int | None = None
+    auth_time: int | None = None
+    amr: list[str] | None = None
+    acr: str | None = None
+    jti: str | None = None
 
 
 def _listed(value: object) -> object:

@@ -12,16 +12,37 @@ from app.api.schemas import (
     TokenRequest,
     UserAnswer,
 )
-from app.domain.errors import AccessTokenRejected, InputInvalid, InvalidScope, UnsupportedGrantType
+from app.domain.errors import (
+    AccessTokenRejected,
+    InputInvalid,
+    InvalidCredentials,
+    InvalidScope,
+    PasswordChangeRequired,
+    PasswordRefused,
+    RefreshTokenRejected,
+    RegistrationClosed,
+    TooBusy,
+    UnsupportedGrantType,
+    UsernameRefused,
+    UsernameTaken,
+)
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
 
 router = APIRouter(tags=["sign-in"])
 
 BOTH = (Kind.FORM, Kind.JSON)
+SIGN_IN = (
+    InvalidCredentials,
+    PasswordChangeRequired,
+    TooBusy,
+    RefreshTokenRejected,
+    InvalidScope,
+    UnsupportedGrantType,
+)
 
 
-@router.post("/refresh", openapi_extra=stated(Access.ANYONE, RefreshRequest, *BOTH))
+@router.post("/refresh", openapi_extra=stated(Access.ANYONE, RefreshRequest, *BOTH, refuses=(RefreshTokenRejected,)))
 async def refresh(request: Request) -> TokenAnswer:
     """
     Spend a refresh token for a new pair.
@@ -37,7 +58,7 @@ async def refresh(request: Request) -> TokenAnswer:
     return TokenAnswer.of(issued)
 
 
-@router.post("/token", openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM))
+@router.post("/token", openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM, refuses=SIGN_IN))
 async def token(request: Request) -> TokenAnswer:
     """
     Sign in with a password, or refresh with `grant_type=refresh_token` (see `/refresh`).
@@ -63,7 +84,17 @@ async def token(request: Request) -> TokenAnswer:
     return TokenAnswer.of(issued)
 
 
-@router.post("/logout", openapi_extra=stated(Access.ANYONE, LogoutRequest, *BOTH, required=False))
+@router.post(
+    "/logout",
+    openapi_extra=stated(
+        Access.ANYONE,
+        LogoutRequest,
+        *BOTH,
+        required=False,
+        optionally=Access.SIGNED_IN,
+        refuses=(AccessTokenRejected, RefreshTokenRejected),
+    ),
+)
 async def logout(request: Request) -> EndAnswer:
     """End this session, known by its access token, or by any of its refresh tokens when that has expired."""
     body = await read_body(request, LogoutRequest, *BOTH)
@@ -86,7 +117,12 @@ async def logout(request: Request) -> EndAnswer:
 @router.post(
     "/register",
     status_code=status.HTTP_201_CREATED,
-    openapi_extra=stated(Access.ANYONE, RegisterRequest, Kind.JSON),
+    openapi_extra=stated(
+        Access.ANYONE,
+        RegisterRequest,
+        Kind.JSON,
+        refuses=(RegistrationClosed, UsernameTaken, UsernameRefused, PasswordRefused, TooBusy),
+    ),
 )
 async def register(request: Request) -> UserAnswer:
     """Make an account, where registration is open."""

@@ -108,6 +108,14 @@ class BodyTooSlow(errors.InputInvalid):
     message = "The body did not arrive in time."
 
 
+class PathNotFound(errors.RotaError):
+    """A path that a route could have and has not, here."""
+
+    code = "not_found"
+    message = "Not Found."
+
+
+ANSWERS[PathNotFound] = Answer(HTTPStatus.NOT_FOUND)
 ANSWERS[BodyTooSlow] = Answer(HTTPStatus.REQUEST_TIMEOUT, "invalid_request")
 ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
 ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")
@@ -151,8 +159,8 @@ def _words(kind: str, message: str) -> str:
     return f"cannot be read as {kind.removesuffix('_parsing')}" if kind.endswith("_parsing") else message
 
 
-def answer_for(error: errors.RotaError) -> Answer:
-    return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+def answer_for(kind: type[errors.RotaError]) -> Answer:
+    return next(ANSWERS[each] for each in kind.__mro__ if each in ANSWERS)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -167,7 +175,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONResponse:
-    answer = answer_for(error)
+    answer = answer_for(type(error))
     more: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if answer.oauth:
