@@ -100,9 +100,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(words: list[str], port: int, **environment: str) -> Iterator[int]:
+def server(words: list[str], port: int, *, log: Path | None = None, **environment: str) -> Iterator[int]:
     """A server process, awaited until it listens and stopped at the end; yields its port."""
-    process = subprocess.Popen(words, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+    with (log or Path(os.devnull)).open("wb") as lines:
+        process = subprocess.Popen(words, env={**os.environ, **environment}, stderr=lines)
     try:
         _wait_for(port, process)
         yield port
