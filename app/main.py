@@ -35,6 +35,7 @@ from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
 from app.http.middleware import RequestContext
 from app.http.protocol import DRAINING, STOPPING
+from app.http.methods import words_first
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
@@ -109,7 +110,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         redoc_url=None,
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
-        routes=[route for module in SURFACE for route in module.router.routes],
+        routes=words_first([route for module in SURFACE for route in module.router.routes]),
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )

@@ -66,8 +66,18 @@ class FeedAnswer(BaseModel):
     more: bool
 
 
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event; `data` is a `Revoked`, `id` a cursor.",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"const": "session-revoked"},
+        "id": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "Events `session-revoked`", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "Events `session-revoked`", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.domain import errors
 from app.http import oauth_errors
@@ -211,7 +212,17 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     """The framework's own refusals: no such path, wrong method, body too large."""
     assert isinstance(error, HTTPException)  # noqa: S101 - by registration
     status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.answer(status, "invalid_request", f"{status.phrase}.", dict(error.headers or {}))
     code = status.name.lower()
     return problem(request.state.request_id, status, code, f"{status.phrase}.", dict(error.headers or {}))
+
+
+def _methods(request: Request) -> set[str]:
+    """What the path is there for (RFC 9110 section 10.2.1): each method is a route, and the framework says one's."""
+    path = request.scope["path"]
+    words = [route for route in request.app.routes if getattr(route, "path", None) == path]
+    found = words or [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in found for method in getattr(route, "methods", None) or ()}

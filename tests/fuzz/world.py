@@ -74,7 +74,8 @@ class World:
             self._header.pop(self.identity, None)
 
     def keep(self, name: str, value: Any) -> None:
-        self._live[name].append(value)
+        if name != "event_id" or len(self._live[name]) < KEPT:  # the first, which are sealed first
+            self._live[name].append(value)
 
     def harvest(self, path: str, answer: Any) -> None:
         """Keep what an answer of 2xx has of live values."""
