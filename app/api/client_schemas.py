@@ -87,7 +87,9 @@ class IntrospectionAnswer(BaseModel):
 
 
 def _listed(value: object) -> object:
-    """JSON has lists, not sets."""
+    """JSON has lists, not sets: each item once."""
+    if isinstance(value, list) and len({str(item) for item in value}) != len(value):
+        raise ValueError("must have each item once")
     return frozenset(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
 
 

@@ -138,7 +138,7 @@ def _of_form(schema: dict[str, Any]) -> dict[str, Any]:
         rest = {key: value for key, value in member.items() if key not in {"anyOf", "default"}}
         default = {"default": member["default"]} if member.get("default") is not None else {}
         members[name] = {**rest, **default, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})}
-    return {**schema, "properties": members, "additionalProperties": True}
+    return {**schema, "properties": members, "additionalProperties": {"type": "string"}}
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:

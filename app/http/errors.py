@@ -12,6 +12,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -213,7 +214,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)  # noqa: S101 - by registration
     status = HTTPStatus(error.status_code)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
+        allowed = _methods(request)
+        error.headers = {"Allow": ", ".join(sorted(allowed))} if allowed else error.headers
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.answer(status, "invalid_request", f"{status.phrase}.", dict(error.headers or {}))
     code = status.name.lower()
@@ -222,7 +224,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
 
 def _methods(request: Request) -> set[str]:
     """What the path is there for (RFC 9110 section 10.2.1): each method is a route, and the framework says one's."""
-    path = request.scope["path"]
-    words = [route for route in request.app.routes if getattr(route, "path", None) == path]
-    found = words or [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {method for route in found for method in getattr(route, "methods", None) or ()}
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
+    words = [route for route in routes if route.path == request.scope["path"]]
+    found = words or [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in found for method in route.methods or ()}

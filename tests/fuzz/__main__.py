@@ -29,6 +29,7 @@ from schemathesis.engine import events, from_schema
 
 from app.cli.schema import upgrade_schema
 from app.observability.logs import configure_logs
+from app.security.notes import new_key
 from benchmarks import rig
 from tests import postgresql
 from tests.conftest import SECRET
@@ -36,6 +37,7 @@ from tests.fuzz.beyond import is_beyond
 from tests.fuzz.requests import enliven, learn
 from tests.fuzz.world import OPERATOR_TOKEN, World
 
+LOG: Final = "server.log"
 ROOT: Final = Path(__file__).parents[2]
 
 # Who speaks, what they may call, and which part of the cases is theirs.
@@ -47,6 +49,9 @@ LET_IN: Final[dict[str, tuple[set[str], float]]] = {
     "client": ({"API client"}, 0.15),
     "operator": ({"operator"}, 0.05),
 }
+# What they may call besides, which others try thoroughly.
+MAY_ALSO: Final = {"auditor": {"signed in"}}
+PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 # Routes that cannot answer 2xx here, each with its reason.
 NEVER_WELL: Final[dict[str, str]] = {
     "GET /.well-known/oauth-authorization-server/{path}": "404 unless ROTA_ISSUER has a path, and it has none here",
@@ -58,7 +63,7 @@ class Report:
     cases: int = 0
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     by_identity: Counter[str] = field(default_factory=Counter)
-    found: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    found: defaultdict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, identity: str, event: Any) -> None:
         if isinstance(event, events.ScenarioFinished):
@@ -110,7 +115,7 @@ def _said(recorder: Any, case_id: str) -> str:
 
 
 @contextmanager
-def served(url: str, log: Path) -> Iterator[str]:
+def served(url: str, folder: Path) -> Iterator[str]:
     """A server process on the database; yields where it is."""
     port = rig.free_port()
     words = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", str(port)]
@@ -119,9 +124,11 @@ def served(url: str, log: Path) -> Iterator[str]:
         "ROTA_SECRETS": SECRET,
         "ROTA_REGISTRATION": "open",
         "ROTA_OPERATOR_TOKEN": OPERATOR_TOKEN,
-        "ROTA_REFRESH_GRACE_SECONDS": "0",
+        "ROTA_AUDIT_SIGNING_KEY": new_key(),  # so that there is a sealed event to prove
+        "ROTA_AUDIT_SINK": str(folder / "sink"),
     }
-    with rig.server(words, port, log=log, **environment):
+    (folder / "sink").mkdir()
+    with rig.server(words, port, log=folder / LOG, **environment):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -163,7 +170,7 @@ def ask_as(identity: str, base: str, document: dict[str, Any], cases: int, seed:
     settings = tomllib.loads((ROOT / "schemathesis.toml").read_text())
     settings |= {"seed": seed, "base-url": base}
     settings["generation"] |= {"max-examples": max(1, cases // own // 2), "no-shrink": True}
-    if identity in {"none", "operator"}:
+    if identity in {"none", "client", "operator"}:
         settings["phases"]["stateful"] = {"enabled": False}  # nothing leads from one of these routes to another
     schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(settings))
     schema = schema.exclude(lambda context: context.operation.definition.raw["x-access"] not in allowed)
@@ -172,6 +179,26 @@ def ask_as(identity: str, base: str, document: dict[str, Any], cases: int, seed:
     for event in from_schema(schema).execute():
         report.take(identity, event)
     print(f"{identity}: {report.cases - count} cases in {time.monotonic() - before:.0f} s")
+
+
+def trespass(identity: str, base: str, document: dict[str, Any], seed: int, report: Report) -> None:
+    """What fits the document, on what the identity may not call: never a 2xx, and nothing but 401 or 403 first."""
+    allowed = LET_IN[identity][0] | MAY_ALSO.get(identity, set()) | {"anyone"}
+    settings = tomllib.loads((ROOT / "schemathesis.toml").read_text())
+    settings |= {"seed": seed, "base-url": base}
+    settings["generation"] |= {"max-examples": 1, "no-shrink": True, "mode": "positive"}
+    settings["phases"] = {name: {"enabled": name == "fuzzing"} for name in PHASES}
+    schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(settings))
+    schema = schema.exclude(lambda context: context.operation.definition.raw["x-access"] in allowed)
+    seen = Report()
+    for event in from_schema(schema).execute():
+        seen.take(identity, event)
+    for label, statuses in seen.statuses.items():
+        for status in set(statuses) - {401, 403}:
+            report.found[label, "trespass", f"answers {status} to {identity}"].append(f"as {identity}")
+    report.found.update(seen.found)
+    report.cases += seen.cases
+    report.by_identity[f"{identity}, trespassing"] += seen.cases
 
 
 def main() -> None:
@@ -185,18 +212,22 @@ def main() -> None:
     configure_logs("json", least=logging.CRITICAL)
     report = Report()
     with tempfile.TemporaryDirectory(prefix="rota-fuzz-") as folder, rig.database() as url:
-        log = Path(folder) / "server.log"
         world = World(url, random.Random(seed))
         hooked(world)
-        with served(url, log) as base:
+        with served(url, Path(folder)) as base:
             document = json.loads(urllib.request.urlopen(base + "/openapi.json").read())
             for identity, (_, share) in LET_IN.items():
                 if options.only in {None, identity}:
                     world.identity = identity
                     ask_as(identity, base, document, int(options.cases * share), seed, report)
+                    trespass(identity, base, document, seed, report)
         world.close()
         report.show()
-        broke = [line for line in log.read_text().splitlines() if '"request.broke"' in line or '"request.failed"' in line]
+        broke = [
+            line
+            for line in (Path(folder) / LOG).read_text().splitlines()
+            if '"request.broke"' in line or '"request.failed"' in line
+        ]
         for line in broke[:20]:
             print(line)
     print(f"{report.cases} cases {dict(report.by_identity)}, signed in anew {world.renewed} times, seed {seed}")
