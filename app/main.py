@@ -33,9 +33,9 @@ from app.container import Container
 from app.domain.clock import Clock
 from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
+from app.http.methods import words_first
 from app.http.middleware import RequestContext
 from app.http.protocol import DRAINING, STOPPING
-from app.http.methods import words_first
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
@@ -115,6 +115,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.container = container
+    app.issuer = container.settings.issuer
     app.state.duties = JOBS
     install_error_handlers(app)
     app.add_middleware(Deadline, seconds=container.settings.request_seconds)

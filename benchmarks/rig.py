@@ -100,10 +100,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(words: list[str], port: int, *, log: Path | None = None, **environment: str) -> Iterator[int]:
+def server(words: list[str], port: int, **environment: str) -> Iterator[int]:
     """A server process, awaited until it listens and stopped at the end; yields its port."""
-    with (log or Path(os.devnull)).open("wb") as lines:
-        process = subprocess.Popen(words, env={**os.environ, **environment}, stderr=lines)
+    process = subprocess.Popen(words, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, process)
         yield port

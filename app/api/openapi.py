@@ -35,8 +35,8 @@ _SCHEMES: Final[Json] = {
     BASIC: {
         "type": "http",
         "scheme": "basic",
-        "description": "`client_id` and `client_secret`, form-encoded (RFC 6749 section 2.3.1). A form may have both as "
-        "fields instead; a public client says its `client_id` only.",
+        "description": "`client_id` and `client_secret`, form-encoded (RFC 6749 section 2.3.1). A form may have both "
+        "as fields instead; a public client says its `client_id` only.",
     },
     CLIENT_TOKEN: {
         "type": "http",
@@ -126,6 +126,8 @@ _HEADERS: Final[Json] = {
 class DocumentedApi(FastAPI):
     """FastAPI, whose document says what our routes answer beside what they return."""
 
+    issuer = ""  # where we are, as `ROTA_ISSUER` has it
+
     def openapi(self) -> Json:
         if self.openapi_schema is None:
             document = super().openapi()
@@ -133,7 +135,7 @@ class DocumentedApi(FastAPI):
             for route in routes:
                 for method in route.methods or ():
                     _complete(document["paths"][route.path_format][method.lower()], route)
-            _complete_components(document)
+            _complete_components(document, self.issuer)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -191,8 +193,9 @@ def _answers(refused: Kinds, *, oauth: bool) -> Json:
     by_status: dict[int, list[tuple[type[errors.RotaError], str]]] = {}
     for kind in refused:
         answer = http_errors.answer_for(kind)
-        status, word = oauth_errors.as_oauth(kind, answer.status, answer.oauth) if oauth else (answer.status, kind.code)
-        by_status.setdefault(int(status), []).append((kind, word))
+        plain = answer.status, kind.code
+        named, word = oauth_errors.as_oauth(kind, answer.status, answer.oauth) if oauth else plain
+        by_status.setdefault(int(named), []).append((kind, word))
     made = {}
     for status, kinds in sorted(by_status.items()):
         lines = dict.fromkeys(f"`{word}`: {kind.message}" for kind, word in kinds)
@@ -231,11 +234,13 @@ def _security(route: APIRoute, operation: Json) -> list[Json]:
             return [{USER: []}]
 
 
-def _complete_components(document: Json) -> None:
+def _complete_components(document: Json, issuer: str) -> None:
     document["info"]["description"] = DESCRIPTION
     components = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     components["schemas"] |= {"Problem": _PROBLEM, "OAuthError": _OAUTH_ERROR}
     components["securitySchemes"] |= _SCHEMES
+    if issuer and USER in components["securitySchemes"]:  # OpenAPI 3.1 has no relative addresses there
+        components["securitySchemes"][USER]["flows"]["password"]["tokenUrl"] = f"{issuer.rstrip('/')}/token"
     components["headers"] = {"X-Request-ID": {"required": True, **_HEADERS["X-Request-ID"]}}

@@ -24,8 +24,14 @@ Operation = tuple[str, dict[str, Any]]
 # What an answer may never have, and the members that are what the route is for.
 SECRET = re.compile(r"password|hash|secret|seed|proof|token", re.IGNORECASE)
 HANDED_OUT = {
-    "access_token", "refresh_token", "token_type", "password_token", "one_time_password", "client_secret", "device_token",
-}  # fmt: skip
+    "access_token",
+    "refresh_token",
+    "token_type",
+    "password_token",
+    "one_time_password",
+    "client_secret",
+    "device_token",
+}
 SAID_OF = re.compile(r"_at$|^has_|^must_|^token_|_endpoint|_supported$|_expires_")
 
 
@@ -44,8 +50,7 @@ def test_it_is_a_valid_document_whose_every_reference_leads_somewhere(document: 
     """OpenAPI 3.1 by another's schema of it, each of our schemas a schema, and all operations can be loaded."""
     loaded = schemathesis.openapi.from_dict(document)
     loaded.validate()
-    found = [operation.ok() for operation in loaded.get_all_operations()]
-    assert len(found) == len(list(operations(document)))
+    assert len(list(loaded.get_all_operations())) == len(list(operations(document)))
     for name, schema in document["components"]["schemas"].items():
         jsonschema_rs.meta.validate({**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"})
         assert "$defs" not in str(schema), name
@@ -111,6 +116,7 @@ def test_json_bodies_take_no_number_for_a_truth_and_no_word_for_a_number() -> No
     found = [
         f"{model.__name__}.{name}"
         for model in _bodies(Body)
+        if not model.__name__.endswith("Query")  # parameters are words, always
         for name, member in model.model_fields.items()
         for kind in (member.annotation, *getattr(member.annotation, "__args__", ()))
         if kind in {bool, int} and not any(getattr(each, "strict", False) for each in member.metadata)
@@ -175,7 +181,9 @@ async def test_a_method_that_is_not_there_is_told_all_that_are(app: FastAPI, htt
         if path == "/authz":
             continue  # any method
         answer = await http.request("LINK", path)
-        of_path = [route for route in app.routes if isinstance(route, APIRoute) and route.path == label.split()[1]]
+        of_path = [
+            route for route in app.routes if isinstance(route, APIRoute) and route.path_format == label.split()[1]
+        ]
         wanted = {method for route in of_path for method in route.methods or ()}
         assert answer.status_code == 405, label
         assert set(answer.headers["allow"].split(", ")) == wanted, label

@@ -10,7 +10,6 @@ import json
 import logging
 import random
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,11 +26,9 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
-from app.cli.schema import upgrade_schema
 from app.observability.logs import configure_logs
 from app.security.notes import new_key
 from benchmarks import rig
-from tests import postgresql
 from tests.conftest import SECRET
 from tests.fuzz.beyond import is_beyond
 from tests.fuzz.requests import enliven, learn
@@ -87,9 +84,8 @@ class Report:
                 if check.failure_info is not None:
                     label = recorder.cases[case_id].value.operation.label
                     failure = check.failure_info.failure
-                    self.found[label, check.name, failure.title].append(
-                        f"as {identity}: {failure.message}\n{check.failure_info.code_sample}\n{_said(recorder, case_id)}"
-                    )
+                    sample = f"{check.failure_info.code_sample}\n{_said(recorder, case_id)}"
+                    self.found[label, check.name, failure.title].append(f"as {identity}: {failure.message}\n{sample}")
 
     def unreached(self) -> list[str]:
         return [
@@ -118,8 +114,10 @@ def _said(recorder: Any, case_id: str) -> str:
 def served(url: str, folder: Path) -> Iterator[str]:
     """A server process on the database; yields where it is."""
     port = rig.free_port()
-    words = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", str(port)]
+    keeping_log = ["/bin/sh", "-c", 'exec "$0" "$@" 2>"$SERVER_LOG"']
+    words = [*keeping_log, sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", str(port)]
     environment = {
+        "SERVER_LOG": str(folder / LOG),
         "ROTA_DATABASE_URL": url,
         "ROTA_SECRETS": SECRET,
         "ROTA_REGISTRATION": "open",
@@ -128,7 +126,7 @@ def served(url: str, folder: Path) -> Iterator[str]:
         "ROTA_AUDIT_SINK": str(folder / "sink"),
     }
     (folder / "sink").mkdir()
-    with rig.server(words, port, log=folder / LOG, **environment):
+    with rig.server(words, port, **environment):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -155,10 +153,10 @@ def hooked(world: World) -> None:
 
     @schemathesis.auth(refresh_interval=None)
     class Speaking:
-        def get(self, case: Any, context: Any) -> str | None:
+        def get(self, *_: Any) -> str | None:
             return world.header()
 
-        def set(self, case: Any, data: str, context: Any) -> None:
+        def set(self, case: Any, data: str, *_: Any) -> None:
             if data is not None:
                 case.headers["Authorization"] = data
 
@@ -172,8 +170,8 @@ def ask_as(identity: str, base: str, document: dict[str, Any], cases: int, seed:
     settings["generation"] |= {"max-examples": max(1, cases // own // 2), "no-shrink": True}
     if identity in {"none", "client", "operator"}:
         settings["phases"]["stateful"] = {"enabled": False}  # nothing leads from one of these routes to another
-    schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(settings))
-    schema = schema.exclude(lambda context: context.operation.definition.raw["x-access"] not in allowed)
+    loaded = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(settings))
+    schema = loaded.exclude(lambda context: context.operation.definition.raw["x-access"] not in allowed)
     before = time.monotonic()
     count = report.cases
     for event in from_schema(schema).execute():
@@ -188,8 +186,8 @@ def trespass(identity: str, base: str, document: dict[str, Any], seed: int, repo
     settings |= {"seed": seed, "base-url": base}
     settings["generation"] |= {"max-examples": 1, "no-shrink": True, "mode": "positive"}
     settings["phases"] = {name: {"enabled": name == "fuzzing"} for name in PHASES}
-    schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(settings))
-    schema = schema.exclude(lambda context: context.operation.definition.raw["x-access"] in allowed)
+    loaded = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(settings))
+    schema = loaded.exclude(lambda context: context.operation.definition.raw["x-access"] in allowed)
     seen = Report()
     for event in from_schema(schema).execute():
         seen.take(identity, event)

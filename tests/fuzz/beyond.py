@@ -3,7 +3,7 @@ Refusals of requests that fit the document, where a schema cannot say the rule. 
 """
 
 import json
-from typing import Any, Final
+from typing import Final
 
 CODES: Final = {
     "password_refused": "what is too short, too common or like the name depends on settings and on a blocklist",
