@@ -10,7 +10,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check format bench bench-audit bench-verify bench-admin bench-sign-in docs lock clean
+.PHONY: help run test fuzz check format bench bench-audit bench-verify bench-admin bench-sign-in bench-imports docs lock clean
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota
 test: $(VENV)/.installed ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadgroup -m "not alone"
 	@$(BIN)/pytest -m alone
+
+CASES ?= 2000
+fuzz: $(VENV)/.installed ## Ask a server all that its OpenAPI document allows and forbids (CASES=2000 SEED=...)
+	@$(BIN)/python -m tests.fuzz $(CASES) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/.installed ## Lint, types, import contracts, the migrations' SQL
 	@$(BIN)/ruff check .

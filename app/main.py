@@ -30,12 +30,14 @@ from app.api import (
     tokens,
     vouched_sessions,
 )
+from app.api.openapi import DocumentedApi
 from app.container import Container
 from app.domain.clock import Clock
 from app.http.clients import PROXIES
 from app.http.cors import CrossOrigin, Preflights
 from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
+from app.http.methods import words_first
 from app.http.middleware import RequestContext
 from app.http.protocol import DRAINING, STOPPING
 from app.jobs.following import following_ends, following_replica
@@ -112,7 +114,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         await asyncio.gather(*warming)
         await container.close()
 
-    app = FastAPI(
+    app = DocumentedApi(
         title="Rota",
         version=__version__,
         summary="Sessions as refresh-token families in PostgreSQL",
@@ -121,11 +123,12 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         redoc_url=None,
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
-        routes=[route for module in SURFACE for route in module.router.routes],
+        routes=words_first([route for module in SURFACE for route in module.router.routes]),
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.container = container
+    app.issuer = container.settings.issuer
     app.state.duties = JOBS
     setattr(app.state, PROXIES, container.settings.proxies)
     install_error_handlers(app)

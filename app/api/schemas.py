@@ -46,7 +46,9 @@ class Place(StrEnum):
 class TokenRequest(Body):
     """The fields of RFC 6749 sections 4.3.2 and 6, and one of ours. What is needed depends on `grant_type`."""
 
-    grant_type: Annotated[Text, Field(max_length=200)] = "password"
+    grant_type: Annotated[Text, Field(max_length=200, json_schema_extra={"enum": ["password", "refresh_token"]})] = (
+        "password"
+    )
     username: Username | None = None
     password: Password | None = None
     scope: Annotated[Text, Field(max_length=2000)] = ""

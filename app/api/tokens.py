@@ -24,22 +24,51 @@ from app.api.schemas import (
     TokenRequest,
     UserAnswer,
 )
-from app.domain.errors import AccessTokenRejected, InputInvalid, InvalidScope, UnsupportedGrantType
+from app.domain.errors import (
+    AccessTokenRejected,
+    CredentialsDisagree,
+    InputInvalid,
+    InvalidCredentials,
+    InvalidScope,
+    PasswordChangeRequired,
+    PasswordRefused,
+    RefreshTokenRejected,
+    RegistrationClosed,
+    TooBusy,
+    TooManyAttempts,
+    UnsupportedGrantType,
+    UsernameRefused,
+    UsernameTaken,
+)
 from app.http import cookies
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
+from app.http.errors import CookieMalformed, CrossSiteRequest
 from app.services.opening import Terms
 from app.services.tokens import IssuedTokens
 
 router = APIRouter(tags=["sign-in"])
 
 BOTH = (Kind.FORM, Kind.JSON)
+OF_COOKIES = (CredentialsDisagree, CookieMalformed, CrossSiteRequest)
+SIGN_IN = (
+    InvalidCredentials,
+    PasswordChangeRequired,
+    TooManyAttempts,
+    TooBusy,
+    RefreshTokenRejected,
+    *OF_COOKIES,
+    InvalidScope,
+    UnsupportedGrantType,
+)
 
 
 @router.post(
     "/refresh",
     response_model=TokenAnswer,
-    openapi_extra=stated(Access.ANYONE, RefreshRequest, *BOTH, required=False),
+    openapi_extra=stated(
+        Access.ANYONE, RefreshRequest, *BOTH, required=False, refuses=(RefreshTokenRejected, *OF_COOKIES)
+    ),
 )
 async def refresh(request: Request) -> TokenAnswer | Response:
     """
@@ -59,7 +88,7 @@ async def refresh(request: Request) -> TokenAnswer | Response:
     "/token",
     response_model=SignInAnswer,
     response_model_exclude_none=True,
-    openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM),
+    openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM, refuses=SIGN_IN),
 )
 async def token(request: Request) -> SignInAnswer | Response:
     """
@@ -90,7 +119,17 @@ async def token(request: Request) -> SignInAnswer | Response:
     return SignInAnswer.of(issued) if cookie is None else in_body(issued)
 
 
-@router.post("/logout", openapi_extra=stated(Access.ANYONE, LogoutRequest, *BOTH, required=False))
+@router.post(
+    "/logout",
+    openapi_extra=stated(
+        Access.ANYONE,
+        LogoutRequest,
+        *BOTH,
+        required=False,
+        optionally=Access.SIGNED_IN,
+        refuses=(AccessTokenRejected, RefreshTokenRejected, *OF_COOKIES),
+    ),
+)
 async def logout(request: Request, response: Response) -> EndAnswer:
     """
     End this session, known by its access token, or by any of its refresh tokens when that has expired: in the body, or
@@ -121,7 +160,12 @@ async def logout(request: Request, response: Response) -> EndAnswer:
 @router.post(
     "/register",
     status_code=status.HTTP_201_CREATED,
-    openapi_extra=stated(Access.ANYONE, RegisterRequest, Kind.JSON),
+    openapi_extra=stated(
+        Access.ANYONE,
+        RegisterRequest,
+        Kind.JSON,
+        refuses=(RegistrationClosed, UsernameTaken, UsernameRefused, PasswordRefused, TooBusy),
+    ),
 )
 async def register(request: Request) -> UserAnswer:
     """Make an account, where registration is open."""

@@ -125,7 +125,23 @@ def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -
     """`openapi_extra` of a route that reads its body with `read_body`."""
     schema = model.model_json_schema()
     schema = _inlined(schema, schema.pop("$defs", {}))
-    return {"requestBody": {"required": required, "content": {kind.value: {"schema": schema} for kind in kinds}}}
+    return {
+        "requestBody": {
+            "required": required,
+            "content": {kind.value: {"schema": _of_form(schema) if kind is Kind.FORM else schema} for kind in kinds},
+        }
+    }
+
+
+def _of_form(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the same as a form: it has no null, and other fields are ignored (RFC 6749 section 3.2)."""
+    members = {}
+    for name, member in schema.get("properties", {}).items():
+        kinds = [kind for kind in member.get("anyOf", []) if kind.get("type") != "null"]
+        rest = {key: value for key, value in member.items() if key not in {"anyOf", "default"}}
+        default = {"default": member["default"]} if member.get("default") is not None else {}
+        members[name] = {**rest, **default, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})}
+    return {**schema, "properties": members, "additionalProperties": {"type": "string"}}
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:

@@ -12,7 +12,9 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.domain import errors
 from app.http import oauth_errors
@@ -148,6 +150,16 @@ class CredentialInUrl(errors.InputInvalid):
 
 
 ANSWERS[CredentialInUrl] = Answer(HTTPStatus.BAD_REQUEST, "invalid_request")
+
+
+class PathNotFound(errors.RotaError):
+    """A path that a route could have and has not, here."""
+
+    code = "not_found"
+    message = "Not Found."
+
+
+ANSWERS[PathNotFound] = Answer(HTTPStatus.NOT_FOUND)
 ANSWERS[BodyTooSlow] = Answer(HTTPStatus.REQUEST_TIMEOUT, "invalid_request")
 ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
 ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")
@@ -191,8 +203,8 @@ def _words(kind: str, message: str) -> str:
     return f"cannot be read as {kind.removesuffix('_parsing')}" if kind.endswith("_parsing") else message
 
 
-def answer_for(error: errors.RotaError) -> Answer:
-    return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+def answer_for(kind: type[errors.RotaError]) -> Answer:
+    return next(ANSWERS[each] for each in kind.__mro__ if each in ANSWERS)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -207,7 +219,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONResponse:
-    answer = answer_for(error)
+    answer = answer_for(type(error))
     more: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if answer.oauth:
@@ -226,16 +238,18 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
     elif isinstance(error, errors.InputInvalid) and error.field is not None:
         place = ["query"] if request.method == "GET" else []
         more["errors"] = [{"loc": [*place, error.field], "type": "value_error", "msg": error.message}]
-    demanded: dict[str, Any] = {}
-    if isinstance(error, errors.PasswordChangeRequired):
-        demanded = {"password_token": error.token, "expires_in": error.expires_in}
-    elif isinstance(error, errors.PasswordRefused):
-        demanded = {"reason": error.reason}
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
-    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **demanded)
+    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **_members(error))
+
+
+def _members(error: errors.RotaError) -> dict[str, Any]:
+    """What some errors say besides."""
+    if isinstance(error, errors.PasswordChangeRequired):
+        return {"password_token": error.token, "expires_in": error.expires_in}
+    return {"reason": error.reason} if isinstance(error, errors.PasswordRefused) else {}
 
 
 def _clearing(request: Request, error: errors.RotaError) -> str | None:
@@ -255,7 +269,18 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     """The framework's own refusals: no such path, wrong method, body too large."""
     assert isinstance(error, HTTPException)  # noqa: S101 - by registration
     status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = _methods(request)
+        error.headers = {"Allow": ", ".join(sorted(allowed))} if allowed else error.headers
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.answer(status, "invalid_request", f"{status.phrase}.", dict(error.headers or {}))
     code = status.name.lower()
     return problem(request.state.request_id, status, code, f"{status.phrase}.", dict(error.headers or {}))
+
+
+def _methods(request: Request) -> set[str]:
+    """What the path is there for (RFC 9110 section 10.2.1): each method is a route, and the framework says one's."""
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
+    words = [route for route in routes if route.path == request.scope["path"]]
+    found = words or [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in found for method in route.methods or ()}

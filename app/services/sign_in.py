@@ -146,7 +146,9 @@ class SignIn:
             now = await db.now()
             if terms.authenticated_at is not None:
                 if not now - self._lifetimes.session <= terms.authenticated_at <= now + CLOCKS_APART:
-                    raise InputInvalid("auth_time must be in the past, by no more than a session may live.")
+                    raise InputInvalid(
+                        "auth_time must be in the past, by no more than a session may live.", field="auth_time"
+                    )
                 terms = replace(terms, authenticated_at=min(terms.authenticated_at, now))
             grant = await self._opening.open(db, user, terms, client)
             await db.commit()
