@@ -13,6 +13,7 @@ JsonValue = None | bool | int | str | Sequence["JsonValue"] | Mapping[str, "Json
 
 _INTEGER_LIMIT: Final = 2**53
 _DEPTH_LIMIT: Final = 16
+_MEMBERS_LIMIT: Final = 1000  # nothing of ours has fifty
 
 
 def encode(value: JsonValue) -> str:
@@ -20,8 +21,8 @@ def encode(value: JsonValue) -> str:
     The one spelling of a value.
 
     Raises:
-        ValueError: a float, an integer beyond 2^53, a member name that is no string, a lone surrogate, or nesting
-            deeper than 16.
+        ValueError: a float, an integer beyond 2^53, a member name that is no string, a lone surrogate, more than
+            1,000 members, or nesting deeper than 16.
     """
     text = json.dumps(_checked(value, _DEPTH_LIMIT), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text.encode()  # a lone surrogate fails here, as ValueError
@@ -38,6 +39,8 @@ def _checked(value: JsonValue, depth: int) -> JsonValue:
             raise ValueError("an integer beyond 2^53")
         return value
     if isinstance(value, Mapping):
+        if len(value) > _MEMBERS_LIMIT:
+            raise ValueError("too many members")
         if not all(isinstance(name, str) for name in value):
             raise ValueError("a member name that is no string")
         # RFC 8785 section 3.2.3 sorts by UTF-16 code units.

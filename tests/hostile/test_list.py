@@ -131,7 +131,7 @@ PENDING: dict[int, str] = {
 }
 # Of parts that there are not.
 UNDELIVERED: dict[int, str] = {
-    97: "there are no webhooks: nothing is sent to an address that somebody gave, but to OTLP by the operator's setting",
+    97: "there are no webhooks: spans go where the operator says, and nothing else goes out",
     98: "there are no webhooks",
 }
 

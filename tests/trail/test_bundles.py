@@ -195,6 +195,26 @@ async def test_an_event_added_behind_the_back_is_no_event_of_a_life(log: Log, ow
     assert "is missing, though there is a later one" in words
 
 
+@pytest.mark.case(80)
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        ("UPDATE audit_events SET generation = NULL, detail = NULL WHERE action = 'user.created'", set()),
+        ("DELETE FROM audit_events WHERE family_seq = 3", {Class.GAP}),
+    ],
+    ids=["altered", "deleted"],
+)
+async def test_what_the_owner_does_before_the_seal(
+    log: Log, own_sql: asyncpg.Connection, edit: str, expected: set[Class]
+) -> None:
+    """Said openly: an alteration in the second before the seal cannot be proved; a deletion leaves a gap in a life."""
+    await log.live("ada", 5)
+    await disable_triggers(own_sql)
+    assert await own_sql.execute(edit) in {"UPDATE 1", "DELETE 1"}
+    await log.publish()
+    assert set(log.verify(await log.export()).counts) == expected
+
+
 @pytest.mark.case(96)
 async def test_an_unknown_version_fails_closed(log: Log, own_sql: asyncpg.Connection) -> None:
     """A version, an action or a reason that the verifier does not know is a finding, not a shrug."""

@@ -99,8 +99,17 @@ def test_canonical_json_sorts_by_utf_16() -> None:
 @pytest.mark.case(95)
 @pytest.mark.parametrize(
     "value",
-    [1.5, float("nan"), 2**53 + 1, {1: 2}, b"bytes", {"a": {"b": object()}}, "\ud800"],
-    ids=["float", "NaN", "large", "number as name", "bytes", "object inside", "surrogate"],
+    [
+        1.5,
+        float("nan"),
+        2**53 + 1,
+        {1: 2},
+        b"bytes",
+        {"a": {"b": object()}},
+        "\ud800",
+        dict.fromkeys(map(str, range(10**6))),
+    ],
+    ids=["float", "NaN", "large", "number as name", "bytes", "object inside", "surrogate", "a million members"],
 )
 def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
     """Floats and large integers would differ between readers."""
