@@ -199,7 +199,7 @@ async def test_an_event_added_behind_the_back_is_no_event_of_a_life(log: Log, ow
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        ("UPDATE audit_events SET generation = NULL, detail = NULL WHERE action = 'user.created'", set()),
+        ("UPDATE audit_events SET ip = '10.9.8.7' WHERE action = 'user.created'", set()),
         ("DELETE FROM audit_events WHERE family_seq = 3", {Class.GAP}),
     ],
     ids=["altered", "deleted"],
