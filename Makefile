@@ -10,7 +10,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check format bench bench-audit bench-verify bench-admin docs lock clean
+.PHONY: help run test check audit-dependencies format bench bench-audit bench-verify bench-admin docs lock clean
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ check: $(VENV)/.installed ## Lint, types, import contracts, the migrations' SQL
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/squawk migrations/sql/*.sql
+
+audit-dependencies: $(VENV)/.installed ## Ask for known vulnerabilities of what is locked
+	@$(BIN)/python .ci/audit-dependencies.py
 
 format: $(VENV)/.installed ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
