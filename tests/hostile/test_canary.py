@@ -250,7 +250,11 @@ async def _credentials(world: World, ok: Any, admin: dict[str, str], user: str) 
 
 async def _programs(world: World, ok: Any, admin: dict[str, str]) -> None:
     """API clients: secrets made, rotated, wrong, as Basic and in the form."""
-    asked = {"name": canaries.stored("client"), "scopes": CLIENT_SCOPES, "grants": ["password", "refresh_token", "client_credentials"]}
+    asked = {
+        "name": canaries.stored("client"),
+        "scopes": CLIENT_SCOPES,
+        "grants": ["password", "refresh_token", "client_credentials"],
+    }
     made = await ok("POST", "/admin/clients", 201, json={**asked, "first_party": True}, headers=admin)
     rotated = await ok("POST", f"/admin/clients/{made['client_id']}/secrets", 200, headers=admin)
     world.keep("client secret", made["client_secret"])
@@ -470,6 +474,9 @@ def test_the_secret_bytes_of_a_token_are_found_too() -> None:
 async def test_a_leak_planted_in_each_place_is_found(world: World) -> None:
     """In a table as text and as bytes, on a log line, in a span, in the trail and its exports."""
     mark = canaries.secret("planted")
+    other = await asyncpg.connect(world.own.owner)  # what is logged is a setting of new sessions
+    await other.fetchval("SELECT length($1::text)", mark)
+    await other.close()
     await world.sql.execute("CREATE TABLE planted_text AS SELECT $1::text AS t", mark)
     await world.sql.execute("CREATE TABLE planted_bytes AS SELECT convert_to($1, 'UTF8') AS b", mark)
     await world.sql.execute(
