@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 MARK = "CanaryOfRota"
 STORED = "StoredOfRota"
-DOUBLE_LENGTH = 24
+# What all tokens begin with, whosever they are; it stands nowhere but in them.
+BEGINNINGS = ("rota_rt_", "rota_pt_", "rota_cs_", "eyJhbGciOiJ")
 
 
 def secret(kind: str = "") -> str:
@@ -60,13 +61,14 @@ def traces(text: str) -> dict[str, str]:
     return found
 
 
-def leaks(text: str, issued: Iterable[tuple[str, str]] = (), *, also_stored: bool) -> list[str]:
+def leaks(text: str, issued: Iterable[tuple[str, str]] = (), *, also_stored: bool, tokens: bool = True) -> list[str]:
     """
     What of our marks, and of secrets that were issued, stands in a text.
 
     Args:
         issued: Name and text of each.
         also_stored: Whether what may be stored must not be here either.
+        tokens: Whether no token at all may be here, of whatever kind.
     """
     found = []
     small = text.lower()
@@ -75,6 +77,13 @@ def leaks(text: str, issued: Iterable[tuple[str, str]] = (), *, also_stored: boo
             at = small.find(needle.lower()) if form in {"itself", "hexadecimal", "reversed"} else text.find(needle)
             if at >= 0:
                 found.append(f"{mark}, {form}: {text[max(0, at - 120) : at + 80]!r}")
+    for beginning in BEGINNINGS if tokens else ():
+        found += [f"a token, {form}" for form, needle in needles(beginning).items() if needle in text]
     for name, value in issued:
-        found += [f"{name}, {form}" for form, needle in traces(value).items() if needle in text]
+        found += [f"{name}, {form}" for form in holds(text, value)]
     return found
+
+
+def holds(text: str, value: str) -> list[str]:
+    """The forms in which a text holds one that was issued."""
+    return [form for form, needle in traces(value).items() if needle in text]

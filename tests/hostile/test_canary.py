@@ -9,13 +9,12 @@ import asyncio
 import base64
 import csv
 import io
-import json
 import logging
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from sqlalchemy import event
 
 from app import container
 from app.domain.users import Role
-from app.http.middleware import RequestContext
 from app.main import create_app
 from app.observability.logs import configure_logs
 from app.observability.traces import Traces
@@ -49,6 +47,7 @@ from tests.hostile.walk import Step, Walker, bodies_of, filled, headers_of, rout
 ROOT = Path(__file__).parents[2]
 LOGIN = f"rota_canary_{WORKER}"
 ORIGIN = "example.com/canaries"
+MOST_ISSUED = 80  # are looked for one by one, with their hashes; of all of them, what each begins with
 CLIENT_SCOPES = ["introspect", "revoke", "revocations", "authz", "sessions"]
 
 
@@ -84,8 +83,9 @@ class World:
         pair = await self.services.sign_in.with_password(
             self.names[caller], self.passwords[caller], client=client_at(f"198.51.100.{secrets.randbelow(250)}")
         )
-        self.keep(f"{caller}'s access token", pair.access_token)
-        self.keep(f"{caller}'s refresh token", pair.refresh_token)
+        if len(self.issued) < MOST_ISSUED:
+            self.keep(f"{caller}'s access token", pair.access_token)
+            self.keep(f"{caller}'s refresh token", pair.refresh_token)
         return {"Authorization": f"Bearer {pair.access_token}"}
 
     def keep(self, name: str, value: str) -> None:
@@ -158,12 +158,13 @@ async def world(
     app = create_app(make_settings(url, **settings))
     app.state.container.database.watch._slow_seconds = 0
     for each in app.user_middleware:
-        if each.cls is RequestContext:
+        if "slow_seconds" in each.kwargs:
             each.kwargs["slow_seconds"] = 0
     made = World(app, own, own_sql, environment, log, spans, tmp_path, size)
     for caller, role in (("user", Role.USER), ("auditor", Role.AUDITOR), ("admin", Role.ADMIN)):
         made.names[caller] = canaries.stored(caller).lower()
         made.passwords[caller] = canaries.secret("password")
+        made.keep(f"{caller}'s password", made.passwords[caller])
         await made.services.users.create(
             made.names[caller], made.passwords[caller], role=role, actor=None, client=client_at()
         )
@@ -173,6 +174,9 @@ async def world(
     await own_sql.execute(f"DROP ROLE {LOGIN}")
 
 
+# PostgreSQL's line with the values of a statement. By default it writes none; told to, it shows what was asked for, a
+# name that nobody has for one. What was issued, and passwords of people, are not in any statement at all.
+PARAMETERS = "DETAIL:  Parameters: "
 LOG_FILE = "current_setting('data_directory') || '/log'"
 
 
@@ -211,9 +215,11 @@ async def a_life(world: World, http: httpx2.AsyncClient) -> None:
         await ok("POST", "/token", 401, data={"username": name, "password": wrong})
         await ok("PUT", "/me/password", 401, json={**change, "current_password": wrong}, headers=bearer)
     await ok("POST", "/token", 401, data={"username": canaries.secret("unknown"), "password": new})
-    await ok("POST", "/token", 401, data={"username": new, "password": name})  # the wrong way round
+    await ok("POST", "/token", 401, data={"username": canaries.secret("password"), "password": name})
     await ok("POST", "/refresh", 401, json={"refresh_token": pair["refresh_token"]})  # reuse: the family ends
     await ok("POST", "/refresh", 401, json={"refresh_token": third["refresh_token"]})
+    world.keep("password", password)
+    world.keep("password, changed", new)
     for issued in (pair, following, third):
         for kind in ("access_token", "refresh_token"):
             world.keep(kind, issued[kind])
@@ -243,6 +249,7 @@ async def _credentials(world: World, ok: Any, admin: dict[str, str], user: str) 
     world.keep("set-password token", reset)
     for token in (exchanged, reset):
         new = {"token": token, "new_password": canaries.secret("password")}
+        world.keep("password, set", new["new_password"])
         await ok("PUT", "/password", 401, json={**new, "token": token[:-1] + ("A" if token[-1] != "A" else "B")})
         await ok("PUT", "/password", 200, json=new)
         await ok("PUT", "/password", 401, json=new)
@@ -347,10 +354,9 @@ async def everything(world: World) -> dict[str, str]:
     transport = httpx2.ASGITransport(world.app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://rota") as http:
         found["metrics"] = (await http.get("/metrics", headers=await world.headers("operator"))).text
-    for words in (("config", "show"), ("config", "show", "--json"), ("keys", "list"), ("keys", "list", "--json")):
-        found[" ".join(words)] = await world.rota(*words)
-    for words in (("doctor",), ("doctor", "--json"), ("audit", "status"), ("stats", "--json")):
-        found[" ".join(words)] = await world.rota(*words)
+    shown = ["config show", "keys list", "doctor", "audit status", "stats"]
+    for words in [*shown, *(f"{words} --json" for words in shown)]:
+        found[words] = await world.rota(*words.split())
     return found
 
 
@@ -373,7 +379,10 @@ async def kept(world: World) -> dict[str, str]:
         read = f"SELECT pg_read_file({LOG_FILE}, $1, $2)"
         size = await _size_of_log(world.sql)
         assert size is not None
-        found["PostgreSQL's log"] = str(await world.sql.fetchval(read, world.log_begins_at, size - world.log_begins_at))
+        said = str(await world.sql.fetchval(read, world.log_begins_at, size - world.log_begins_at))
+        values = [line for line in said.splitlines() if PARAMETERS in line]
+        found[PARAMETERS] = "\n".join(values)
+        found["PostgreSQL's log"] = "\n".join(line for line in said.splitlines() if PARAMETERS not in line)
     return found
 
 
@@ -395,11 +404,15 @@ async def test_no_secret_stays_anywhere(world: World, breaking: list[int]) -> No
     for event_name in ("request.slow", "statement.slow", "request.broke"):
         assert f'"{event_name}"' in nowhere["log lines"]
     assert '"level":"debug"' in nowhere["log lines"]
-    assert len(world.issued) > 100
+    assert len(world.issued) >= MOST_ISSUED
     found = [f"{place}: {leak}" for place, leak in _leaks(nowhere, world.issued, also_stored=True)]
+    values = only_kept.pop(PARAMETERS, "")
+    found += [f"{PARAMETERS}: {name}" for name, value in world.issued if canaries.holds(values, value)]
     found += [f"{place}: {leak}" for place, leak in _leaks(only_kept, world.issued, also_stored=False)]
-    found += [f"answer {leak}" for each in walker.answers for leak in canaries.leaks(each, also_stored=False)]
-    assert sorted({line[:400] for line in found}) == []
+    found += [
+        f"answer {leak}" for each in walker.answers for leak in canaries.leaks(each, also_stored=False, tokens=False)
+    ]
+    assert not found, "\n".join(sorted({line[:400] for line in found}))
     assert canaries.STORED in "".join(only_kept.values()), "and what is kept is seen by the search"
 
 
@@ -436,7 +449,7 @@ def test_a_route_that_was_not_walked_is_noticed() -> None:
     app.state.container.hasher.close()
 
 
-FORMS = {
+FORMS: dict[str, Callable[[str], str]] = {
     "itself": lambda text: text,
     "in a sentence": lambda text: f"refused {text}, sorry",
     "lower case": str.lower,
@@ -475,6 +488,7 @@ async def test_a_leak_planted_in_each_place_is_found(world: World) -> None:
     """In a table as text and as bytes, on a log line, in a span, in the trail and its exports."""
     mark = canaries.secret("planted")
     other = await asyncpg.connect(world.own.owner)  # what is logged is a setting of new sessions
+    await other.fetchval(f"SELECT length('{mark}')")
     await other.fetchval("SELECT length($1::text)", mark)
     await other.close()
     await world.sql.execute("CREATE TABLE planted_text AS SELECT $1::text AS t", mark)
@@ -494,8 +508,8 @@ async def test_a_leak_planted_in_each_place_is_found(world: World) -> None:
     assert {"table planted_text", "table planted_bytes", "table audit_events", "log lines", "spans"} <= leaking
     assert {"events as ndjson", "events as csv"} <= leaking
     assert any(place.startswith("bundle ") for place in leaking)
-    assert world.log_begins_at is None or "PostgreSQL's log" in leaking
+    assert world.log_begins_at is None or {"PostgreSQL's log", PARAMETERS} <= leaking
     assert len([line for line in world.log.getvalue().splitlines() if mark in line]) == 2
     assert "metrics" not in leaking
     assert list(csv.reader(io.StringIO(only_kept["events as csv"])))
-    assert json.loads(only_kept["users"])
+    assert world.names["admin"] in only_kept["users"]

@@ -25,6 +25,8 @@ PLACES = ("header", "body", "query", "path")
 STREAM_SECONDS = 0.5
 # Members that are kept, or told to administrators: no place for a secret. A name that nobody has is none of them.
 KEPT = {"label", "name", "client_id", "acr", "amr", "user_agent", "reason", "device"}
+# Filters that the trail tells of, since it tells who has looked for what; names of people are not among them.
+KEPT_FILTERS = {"client"}
 KEEPS_USERNAME = {("POST", "/register"), ("POST", "/admin/users"), ("PATCH", "/admin/users/{user_id}")}
 
 
@@ -168,10 +170,10 @@ def steps_of(route: Route, given: dict[str, str], *, closely: bool) -> Iterator[
     for json, form in bodies_of(route):
         yield Step(*common, filled(route), frozenset({"header", "body"}), first, json=json, form=form)
     names = [*route.parameters("query"), "token", "access_token", "refresh_token", "password", canaries.secret("name")]
-    everything = {name: canaries.secret(name) for name in names}
+    everything = {name: (canaries.stored if name in KEPT_FILTERS else canaries.secret)(name) for name in names}
     yield Step(*common, filled(route), frozenset({"header", "query"}), first, everything)
     for name in names if closely else ():
-        yield Step(*common, filled(route), frozenset({"header", "query"}), first, {name: canaries.secret(name)})
+        yield Step(*common, filled(route), frozenset({"header", "query"}), first, {name: everything[name]})
     for name in route.parameters("path"):
         yield Step(*common, filled(route, name), frozenset({"header", "path"}), first)
 
