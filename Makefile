@@ -10,7 +10,8 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test fuzz check format bench bench-audit bench-verify bench-admin bench-sign-in bench-imports docs lock clean
+.PHONY: help run test fuzz check audit-dependencies format bench bench-audit bench-verify bench-admin bench-sign-in \
+	bench-imports docs lock clean
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ check: $(VENV)/.installed ## Lint, types, import contracts, the migrations' SQL
 	@$(BIN)/lint-imports
 	@$(BIN)/squawk migrations/sql/*.sql
 
+audit-dependencies: $(VENV)/.installed ## Ask for known vulnerabilities of what is locked
+	@$(BIN)/python .ci/audit-dependencies.py
+
 format: $(VENV)/.installed ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -51,6 +55,7 @@ bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is
 
 bench-sign-in: $(VENV)/.installed ## Measure sign-ins, and a storm of them beside refreshes (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.sign_in $(OPTIONS)
+
 bench-imports: $(VENV)/.installed ## Measure importing users, a million of them (OPTIONS as above, --rows N)
 	@$(BIN)/python -m benchmarks.imports $(OPTIONS)
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from app.api.dependencies import Access, After, Limit, SignedIn, services, stated
 from app.api.schemas import EndOthersAnswer, EventAnswer, EventPage, MeAnswer, PasswordChangeRequest
-from app.domain.errors import InvalidCredentials, PasswordRefused, TooBusy
+from app.domain.errors import InvalidCredentials, PasswordRefused, TooBusy, TooManyAttempts
 from app.domain.pages import write_cursor
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
@@ -21,7 +21,7 @@ async def show_me(request: Request, caller: SignedIn) -> MeAnswer:
 @router.put(
     "/password",
     openapi_extra=stated(
-        Access.SIGNED_IN, PasswordChangeRequest, Kind.JSON, refuses=(InvalidCredentials, PasswordRefused, TooBusy)
+        Access.SIGNED_IN, PasswordChangeRequest, Kind.JSON, refuses=(InvalidCredentials, PasswordRefused, TooManyAttempts, TooBusy)
     ),
 )
 async def change_password(request: Request, caller: SignedIn) -> EndOthersAnswer:

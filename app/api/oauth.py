@@ -35,6 +35,7 @@ REFUSED = (
     InvalidCredentials,
     OneTimePasswordElsewhere,
     RefreshTokenRejected,
+    TooManyAttempts,
     TooBusy,
 )
 Introspecting = Annotated[ApiClient, Depends(client_with(ClientScope.INTROSPECT))]

@@ -164,7 +164,7 @@ async def logout(request: Request, response: Response) -> EndAnswer:
         Access.ANYONE,
         RegisterRequest,
         Kind.JSON,
-        refuses=(RegistrationClosed, UsernameTaken, UsernameRefused, PasswordRefused, TooBusy),
+        refuses=(RegistrationClosed, UsernameTaken, UsernameRefused, PasswordRefused, TooManyAttempts, TooBusy),
     ),
 )
 async def register(request: Request) -> UserAnswer:

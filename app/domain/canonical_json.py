@@ -17,7 +17,7 @@ JsonValue = None | bool | int | str | Sequence["JsonValue"] | Mapping[str, "Json
 _INTEGER_LIMIT: Final = 2**53
 _DEPTH_LIMIT: Final = 16
 READ_DEPTH: Final = 32
-READ_MEMBERS: Final = 1000  # of one object
+MEMBERS: Final = 1000  # of one object, read or written; nothing of ours has fifty
 READ_DIGITS: Final = 20  # of an integer, with its sign
 
 # A string that nobody closes goes to the end, so that a text is walked once, whatever it is.
@@ -29,8 +29,8 @@ def encode(value: JsonValue) -> str:
     The one spelling of a value.
 
     Raises:
-        ValueError: a float, an integer beyond 2^53, a member name that is no string, a lone surrogate, or nesting
-            deeper than 16.
+        ValueError: a float, an integer beyond 2^53, a member name that is no string, a lone surrogate, more than
+            1,000 members, or nesting deeper than 16.
     """
     text = json.dumps(_checked(value, _DEPTH_LIMIT), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text.encode()  # a lone surrogate fails here, as ValueError
@@ -47,6 +47,8 @@ def _checked(value: JsonValue, depth: int) -> JsonValue:
             raise ValueError("an integer beyond 2^53")
         return value
     if isinstance(value, Mapping):
+        if len(value) > MEMBERS:
+            raise ValueError("too many members")
         if not all(isinstance(name, str) for name in value):
             raise ValueError("a member name that is no string")
         # RFC 8785 section 3.2.3 sorts by UTF-16 code units.
@@ -62,7 +64,7 @@ def parse_strict(raw: bytes) -> object:
     Read JSON that must mean the same to every reader.
 
     Raises:
-        ValueError: not UTF-8, not JSON, a duplicate member, more than `READ_MEMBERS`, nesting deeper than `READ_DEPTH`,
+        ValueError: not UTF-8, not JSON, a duplicate member, more than `MEMBERS`, nesting deeper than `READ_DEPTH`,
             a number that no binary64 holds, an integer of more than `READ_DIGITS` digits.
     """
     text = raw.decode("utf-8")
@@ -95,7 +97,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a member stands twice")
-    if len(pairs) > READ_MEMBERS:
+    if len(pairs) > MEMBERS:
         raise ValueError("too many members")
     return members
 

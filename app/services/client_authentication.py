@@ -62,8 +62,11 @@ class ClientAuthentication:
         hashes = ((stored.current if stored else None) or _NOTHING, (stored.former if stored else None) or _NOTHING)
         right = [self._keyring.is_client_secret(each, row, secret) for each in hashes]
         if stored is None or not any(right):
-            log.info("client.refused", client=client_id, why="unknown client" if stored is None else "wrong secret")
-            raise ClientRejected(why="unknown client" if stored is None else "wrong secret")
+            if stored is None:  # the name may be a secret in the wrong place, so it is not repeated
+                log.info("client.refused", why="unknown client")
+                raise ClientRejected(why="unknown client")
+            log.info("client.refused", client=client_id, why="wrong secret")
+            raise ClientRejected(why="wrong secret")
         _check_enabled(stored.client)
         used = hashes[right.index(True)]
         if used.key_id != self._keyring.minting.key_id:

@@ -221,6 +221,7 @@ def test_auditors_read_and_administrators_act(app: FastAPI) -> None:
             assert access in {Access.ADMIN, *PROGRAMS}, (method, route.path)
 
 
+@pytest.mark.case(72)
 async def test_foreign_ids_answer_as_missing_ones(world: World) -> None:
     """On every route of one's own: somebody else's id is answered as none at all, but for the request's id."""
     theirs = await world.pair("other")
@@ -254,6 +255,7 @@ def _plain(answer: httpx2.Response) -> tuple[dict[str, Any], list[tuple[str, str
     return {**answer.json(), "request_id": None}, headers
 
 
+@pytest.mark.case(67)
 async def test_a_lost_role_is_lost_on_the_next_request(world: World) -> None:
     """Between two pages of a list the auditor is demoted: no second page; signed in again, no list at all."""
     auditor = await world.services.users.find_by_name("auditor")

@@ -93,6 +93,7 @@ async def test_sessions_past_retention_go(
     await ada.refresh(live.refresh_token)
 
 
+@pytest.mark.case(19)
 async def test_a_session_removed_by_hand_is_a_difference(
     own_services: Container, own_sql: asyncpg.Connection, clock: MovableClock
 ) -> None:

@@ -30,6 +30,7 @@ def path_of(route: APIRoute) -> str:
     return re.sub(r"{which}", "former", re.sub(r"{\w+_id}|{client}", str(uuid4()), route.path))
 
 
+@pytest.mark.case(70)
 @pytest.mark.parametrize(("method", "route"), PEOPLES, ids=names(PEOPLES))
 async def test_a_parameter_that_no_route_knows_is_refused(office: Office, method: str, route: APIRoute) -> None:
     """On every route, before anything is looked up or done; the sender's text is not repeated."""
@@ -51,6 +52,7 @@ REPEATED = {
 }
 
 
+@pytest.mark.case(70)
 @pytest.mark.parametrize("path", REPEATED)
 async def test_of_two_values_none_is_dropped_unseen(office: Office, path: str) -> None:
     """A parameter stands once, in every list; `action`, which is a list, may be repeated."""

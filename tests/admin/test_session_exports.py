@@ -46,6 +46,7 @@ async def test_an_export_is_the_list(desk: Desk, monkeypatch: pytest.MonkeyPatch
             assert [row["id"] for row in rows] == listed
 
 
+@pytest.mark.case(69)
 async def test_the_form_of_csv(desk: Desk) -> None:
     """RFC 4180: CRLF, quoted commas, quotes and line ends; what a spreadsheet would run begins with an apostrophe."""
     await desk.make_rows(1)
@@ -69,6 +70,7 @@ async def test_the_form_of_csv(desk: Desk) -> None:
     assert {name: plain[name] for name in hostile} == hostile
 
 
+@pytest.mark.case(69)
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\0"])
 def test_no_cell_is_a_formula(first: str) -> None:
     """Whatever a spreadsheet takes for the beginning of one."""
@@ -106,6 +108,7 @@ async def test_what_is_wrong_is_refused_before_anything_is_sent(desk: Desk) -> N
         await desk.refused(422, "/export", **asked)
 
 
+@pytest.mark.case(71)
 @pytest.mark.parametrize(("seconds", "most"), [(3600.0, 100), (0.0, 22)], ids=["by pieces", "by time"])
 async def test_whoever_loses_the_session_amid_an_export_gets_no_more(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, seconds: float, most: int

@@ -281,6 +281,7 @@ BAD: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.case(66)
 @pytest.mark.parametrize(("field", "asked"), BAD.items(), ids=BAD)
 async def test_what_is_wrong_is_named(desk: Desk, field: str, asked: dict[str, str]) -> None:
     """422, with the parameter's name."""
@@ -289,6 +290,7 @@ async def test_what_is_wrong_is_named(desk: Desk, field: str, asked: dict[str, s
     assert field.strip() in [word.strip(".:,") for word in map(str, named)], refused
 
 
+@pytest.mark.case(70)
 async def test_unknown_and_repeated_parameters_are_refused(desk: Desk) -> None:
     """A misspelt filter must not widen the answer; of two values none is dropped unseen."""
     await desk.refused(422, users="ada")
@@ -297,6 +299,7 @@ async def test_unknown_and_repeated_parameters_are_refused(desk: Desk) -> None:
     assert answer.json()["errors"][0]["loc"] == ["query", "state"]
 
 
+@pytest.mark.case(68)
 async def test_a_cursor_is_of_one_filter_and_order(desk: Desk) -> None:
     """Another filter, another order, another sort, a changed byte: 422."""
     await desk.make_rows(30)
@@ -315,6 +318,7 @@ async def test_a_cursor_is_of_one_filter_and_order(desk: Desk) -> None:
         assert "after" in (await desk.refused(422, **asked))["detail"]
 
 
+@pytest.mark.case(67)
 async def test_whoever_is_demoted_between_two_pages_sees_no_second(desk: Desk) -> None:
     """The change of role ends their sessions, so the next page is refused."""
     await desk.make_rows(10)

@@ -28,6 +28,7 @@ async def invite(office: Office, username: str, credential: str, **more: str) ->
     return await office.ok("POST", "/admin/users", 201, json={"username": username, "credential": credential, **more})
 
 
+@pytest.mark.case(3)
 async def test_one_time_password(office: Office) -> None:
     """It gives no session but a token, as often as one signs in; the token sets a password, and then it is over."""
     made = await invite(office, "ada", "one_time_password", role="auditor")
@@ -170,6 +171,7 @@ async def test_a_token_is_void_when_the_user_is_shut_out_or_helps_themselves(off
     assert reasons == ["user_shut_out", "token_unknown"]
 
 
+@pytest.mark.case(3)
 async def test_one_token_many_uses_at_once(office: Office, own: OwnDatabase, make_services: MakeServices) -> None:
     """Through two engines, sixteen at once: one succeeds, its password is the one that signs in, one event."""
     engines = [make_services(url=own.app), make_services(url=own.app)]

@@ -75,6 +75,7 @@ async def test_each_filter_finds_what_it_names_and_nothing_else(office: Office) 
             assert found == (expected if order == "newest" else expected[::-1]), name
 
 
+@pytest.mark.case(65)
 async def test_a_prefix_is_the_beginning_of_a_name_and_no_pattern(office: Office) -> None:
     """Each beginning of each name, in any case: `%`, `_` and the backslash stand for themselves."""
     await build(office)
@@ -124,6 +125,7 @@ async def test_pages_join_while_users_come_and_go(office: Office, parameters: di
     assert len(seen) == len(set(seen))
 
 
+@pytest.mark.case(66)
 @pytest.mark.parametrize(
     ("parameters", "names"),
     [
@@ -157,6 +159,7 @@ async def test_bad_questions_are_refused(office: Office, parameters: dict[str, s
     assert all(len(value) < 5 or value not in answer.text for value in parameters.values())
 
 
+@pytest.mark.case(68)
 async def test_a_cursor_is_of_one_filter(office: Office) -> None:
     """Edited, or with another filter or order, or of another list: refused."""
     for number in range(5):

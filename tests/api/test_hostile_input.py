@@ -95,6 +95,7 @@ async def test_bad_bodies_of_token(http: httpx2.AsyncClient, body: bytes, header
         assert answer.json()["error"] in {"unsupported_grant_type", "invalid_scope"}
 
 
+@pytest.mark.case(13)
 @pytest.mark.parametrize("path", ["/token", "/refresh", "/logout", "/register"])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_ten_megabytes_are_refused(http: httpx2.AsyncClient, path: str, *, chunked: bool) -> None:

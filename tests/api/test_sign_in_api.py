@@ -101,6 +101,7 @@ async def test_no_scope_is_granted_that_nobody_registered(http: httpx2.AsyncClie
     assert (await http.post("/token", data=fields)).status_code == 200
 
 
+@pytest.mark.case(14)
 async def test_tokens_are_not_interchangeable(http: httpx2.AsyncClient, username: str) -> None:
     """An access token does not refresh, a refresh token opens no door."""
     await register(http, username)
@@ -112,6 +113,7 @@ async def test_tokens_are_not_interchangeable(http: httpx2.AsyncClient, username
     assert (await http.get("/me", headers=bearer(tokens))).status_code == 200
 
 
+@pytest.mark.case(46)
 async def test_refusals_are_one_answer(http: httpx2.AsyncClient, username: str, clock: MovableClock) -> None:
     """Unknown user and wrong password: same status, headers and body but for the request id."""
     await register(http, username)

@@ -50,6 +50,7 @@ async def talk(port: int, *chunks: bytes, seconds: float = 15) -> bytes:
     return answer
 
 
+@pytest.mark.case(62)
 async def test_a_head_without_end_is_cut(port: int) -> None:
     """A hundred megabytes of one header: refused after the first 64 KiB, and nobody else has to wait."""
     megabyte = b"x" * 2**20
@@ -68,6 +69,7 @@ async def test_a_long_url_is_cut(port: int) -> None:
     assert answer[:12] in {b"HTTP/1.1 431", b""}
 
 
+@pytest.mark.case(62)
 @pytest.mark.parametrize(
     "request_",
     [

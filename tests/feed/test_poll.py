@@ -177,6 +177,7 @@ async def test_what_is_old_is_forgotten(
 HOSTILE = ["", "0", "-1", "null", "' OR 1=1 --", "../..", "x" * 1024, "x" * 5000, "%00", "é", "AAAA", "🦊" * 50]
 
 
+@pytest.mark.case(99)
 @pytest.mark.parametrize("cursor", HOSTILE, ids=lambda text: text[:10] or "empty")
 async def test_a_hostile_cursor_is_refused(http: httpx2.AsyncClient, consumer: Credentials, cursor: str) -> None:
     """In the address or as `Last-Event-ID`: 422, and not repeated in the answer."""

@@ -42,6 +42,7 @@ def by_pyjwt(token: str) -> dict[str, Any]:
     return claims
 
 
+@pytest.mark.case(100)
 def test_what_a_token_says() -> None:
     """RFC 8417 section 2, RFC 9493 section 3.3, CAEP 1.0 section 3.1; and neither `exp` nor `sub`."""
     token = TOKENS.issue(ENDED, NOW)
@@ -82,6 +83,7 @@ def test_the_exact_reason_is_not_told() -> None:
     assert all(each == said[0] for each in said)
 
 
+@pytest.mark.case(100)
 def test_it_is_no_access_token() -> None:
     """Ours refuses it by type; another library, by the claims that it lacks (RFC 8417 section 4.5)."""
     token = TOKENS.issue(ENDED, NOW)
@@ -95,6 +97,7 @@ def test_it_is_no_access_token() -> None:
         pyjwt.decode(token, key, algorithms=["ES256"], audience=AUDIENCE, issuer=ISSUER, options=options)
 
 
+@pytest.mark.case(14)
 async def test_the_api_takes_none(http: httpx2.AsyncClient, person: Person) -> None:
     """A token about a live session of the very person who shows it opens no route, as a refresh token neither."""
     issued = await person.sign_in()

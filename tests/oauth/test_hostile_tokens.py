@@ -186,6 +186,7 @@ async def test_a_token_gives_no_scope_that_the_client_has_not(
     assert {scope.value for scope in client.scopes} == {"authz"}
 
 
+@pytest.mark.case(14)
 @pytest.mark.parametrize("kind", ["person", "client"])
 async def test_each_reader_takes_its_own_kind_only(
     http: httpx2.AsyncClient,

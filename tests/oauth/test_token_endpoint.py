@@ -236,6 +236,7 @@ async def test_trouble_with_the_database_is_never_an_oauth_error(
 # Bound to its client.
 
 
+@pytest.mark.case(15)
 async def test_a_refresh_token_is_its_clients(
     http: httpx2.AsyncClient,
     make_client: MakeKnown,
@@ -346,6 +347,7 @@ async def test_narrowing_works_for_that_access_token_only(
     assert again.json()["scope"] == "read write"
 
 
+@pytest.mark.case(15)
 async def test_widening_spends_nothing(
     http: httpx2.AsyncClient, make_client: MakeKnown, somebody: Somebody, sql: asyncpg.Connection
 ) -> None:

@@ -84,6 +84,7 @@ async def test_each_check_fails_by_itself(
     assert not [word for word in (*NAMES[1:], "not tried", name) if word in stranger]
 
 
+@pytest.mark.case(92)
 async def test_partitions_that_end(own_app: FastAPI, own_sql: asyncpg.Connection) -> None:
     """Less than thirty days ahead is too little; 'ahead' is counted to the end of the last month."""
     partitions = await own_sql.fetch(

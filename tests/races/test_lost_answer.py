@@ -67,6 +67,7 @@ async def wired(database_url: str) -> AsyncIterator[tuple[str, Wire]]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.case(10)
 @pytest.mark.parametrize("key", [None, KEY], ids=["grace", "idempotency key"])
 async def test_connection_cut_after_the_commit(
     make_services: MakeServices, make_person: MakePerson, database_url: str, events_of: Events, key: str | None
@@ -91,6 +92,7 @@ async def test_connection_cut_after_the_commit(
         assert "refresh.reused" not in actions
 
 
+@pytest.mark.case(11)
 async def test_connection_cut_before_the_statement(
     make_services: MakeServices, make_person: MakePerson, database_url: str, events_of: Events, sql: asyncpg.Connection
 ) -> None:

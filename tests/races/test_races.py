@@ -26,6 +26,8 @@ async def settle(*attempts: Awaitable[object]) -> list[object]:
     return list(results)
 
 
+@pytest.mark.case(1)
+@pytest.mark.case(2)
 @pytest.mark.parametrize("parallel", [2, 8, 64])
 async def test_one_token_used_at_once_has_one_successor(
     make_services: MakeServices, make_person: MakePerson, events_of: Events, parallel: int
@@ -65,6 +67,8 @@ async def test_without_grace_a_race_is_reuse_and_ends_the_family(
         assert reason == "reuse"
 
 
+@pytest.mark.case(7)
+@pytest.mark.case(8)
 @pytest.mark.parametrize("ender", ["logout", "password change", "disable", "end others"])
 async def test_no_live_token_after_an_acknowledged_end(
     make_services: MakeServices, make_person: MakePerson, events_of: Events, ender: str
@@ -115,6 +119,7 @@ async def _chain(engine: Container, token: str, length: int) -> list[str]:
     return got
 
 
+@pytest.mark.case(7)
 async def test_no_sign_in_slips_past_a_password_change(
     make_services: MakeServices, make_person: MakePerson, sql: asyncpg.Connection
 ) -> None:
@@ -131,6 +136,7 @@ async def test_no_sign_in_slips_past_a_password_change(
         assert [row["id"] for row in live] == [caller.session_id]
 
 
+@pytest.mark.case(7)
 async def test_no_sign_in_slips_past_a_disabling(
     make_services: MakeServices, make_person: MakePerson, sql: asyncpg.Connection
 ) -> None:
@@ -149,6 +155,7 @@ async def test_no_sign_in_slips_past_a_disabling(
         assert live == 0
 
 
+@pytest.mark.case(9)
 async def test_fifty_sign_ins_at_a_limit_of_five(
     make_services: MakeServices, make_person: MakePerson, sql: asyncpg.Connection, events_of: Events
 ) -> None:
@@ -173,6 +180,7 @@ async def test_fifty_sign_ins_at_a_limit_of_five(
     assert (actions["session.created"], actions["session.ended"]) == (50, 45)
 
 
+@pytest.mark.case(8)
 async def test_two_logouts_end_it_once(make_services: MakeServices, make_person: MakePerson, events_of: Events) -> None:
     """Both succeed, one of them did it, one event."""
     engines = [make_services(), make_services()]

@@ -91,6 +91,7 @@ class Issued:
         self.session_id = live.session_id
 
 
+@pytest.mark.case(12)
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "connecting"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__.strip("_"))
 async def test_cancelled_at_every_await(

@@ -72,6 +72,7 @@ async def test_a_hundred_generations_in_a_row(person: Person, sql: asyncpg.Conne
     assert (await family(sql, issued.session_id))["generation"] == 100
 
 
+@pytest.mark.case(4)
 async def test_replay_within_grace(
     person: Person, sql: asyncpg.Connection, events_of: Events, clock: MovableClock
 ) -> None:
@@ -113,6 +114,7 @@ async def test_late_without_that_key_is_reuse(
     assert (await family(sql, first.session_id))["end_reason"] == "reuse"
 
 
+@pytest.mark.case(4)
 async def test_reuse_ends_the_family_and_leads_to_both_presenters(
     person: Person, sql: asyncpg.Connection, events_of: Events, clock: MovableClock
 ) -> None:
@@ -136,6 +138,7 @@ async def test_reuse_ends_the_family_and_leads_to_both_presenters(
     assert_numbered(events, row)
 
 
+@pytest.mark.case(6)
 async def test_a_grandparent_is_reuse_even_within_grace(person: Person, sql: asyncpg.Connection) -> None:
     """Grace is for the token just spent."""
     first = await person.sign_in()
@@ -146,6 +149,7 @@ async def test_a_grandparent_is_reuse_even_within_grace(person: Person, sql: asy
     assert (await family(sql, first.session_id))["end_reason"] == "reuse"
 
 
+@pytest.mark.case(16)
 @pytest.mark.parametrize(
     ("settings", "seconds", "reason"),
     [
@@ -177,6 +181,7 @@ async def test_expiry_is_exact_and_written(
     assert (last["action"], last["reason"], last["actor_kind"]) == ("session.ended", reason, "system")
 
 
+@pytest.mark.case(16)
 async def test_rotation_never_moves_the_absolute_end(
     make_services: MakeServices, make_person: MakePerson, clock: MovableClock
 ) -> None:
@@ -231,6 +236,7 @@ async def test_a_wrong_proof_ends_nothing(person: Person, sql: asyncpg.Connectio
     assert (await person.refresh(issued.refresh_token)).session_id == issued.session_id
 
 
+@pytest.mark.case(19)
 async def test_a_token_whose_session_is_gone_is_refused(
     person: Person, sql: asyncpg.Connection, events_of: Events
 ) -> None:
@@ -243,6 +249,7 @@ async def test_a_token_whose_session_is_gone_is_refused(
     assert (last["action"], last["reason"]) == ("refresh.refused", "unknown_session")
 
 
+@pytest.mark.case(22)
 @pytest.mark.parametrize("lost", [1, 2])
 async def test_a_lost_tail_is_fast_forwarded(
     person: Person, sql: asyncpg.Connection, events_of: Events, lost: int
@@ -261,6 +268,7 @@ async def test_a_lost_tail_is_fast_forwarded(
     assert (await person.refresh(ahead)).refresh_token == following.refresh_token
 
 
+@pytest.mark.case(22)
 async def test_a_restored_copy_ends_the_family(person: Person, sql: asyncpg.Connection) -> None:
     """Three generations ahead is no failover."""
     issued = await person.sign_in()

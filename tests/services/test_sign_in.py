@@ -34,6 +34,7 @@ async def test_sessions_stand_side_by_side(person: Person, sql: asyncpg.Connecti
     assert tuple(row) == ("iPhone", "Mobile Safari 17", "iOS 17")
 
 
+@pytest.mark.case(46)
 async def test_refusals_look_the_same_and_are_told_apart_in_the_trail(
     person: Person, make_person: MakePerson, events_of: Events, sql: asyncpg.Connection
 ) -> None:
@@ -273,6 +274,7 @@ async def test_the_expiry_job_writes_what_is_so(
     assert (await person.refresh(fresh.refresh_token)).session_id == fresh.session_id
 
 
+@pytest.mark.case(92)
 async def test_partitions_are_made_ahead(person: Person, sql: asyncpg.Connection, clock: MovableClock) -> None:
     """Ninety days ahead, again and again, without touching what is there; then events fit in."""
     clock.advance(days=100)
@@ -285,6 +287,7 @@ async def test_partitions_are_made_ahead(person: Person, sql: asyncpg.Connection
     assert f"audit_events_{clock.time + timedelta(days=4):%Y_%m}" in names
 
 
+@pytest.mark.case(92)
 async def test_without_a_partition_nothing_changes(
     make_services: MakeServices, make_person: MakePerson, clock: MovableClock, sql: asyncpg.Connection
 ) -> None:

@@ -24,6 +24,7 @@ async def tables_of(sql: asyncpg.Connection) -> list[str]:
     return ["audit_events", *(row[0] for row in partitions)]
 
 
+@pytest.mark.case(75)
 @pytest.mark.parametrize(
     "change", CHANGES, ids=lambda change: " ".join(change.split()[:2]) + str(CHANGES.index(change))
 )
@@ -43,6 +44,7 @@ async def test_the_server_can_change_nothing(
     assert await own_sql.fetch("SELECT * FROM audit_events ORDER BY seq") == before
 
 
+@pytest.mark.case(75)
 @pytest.mark.parametrize(
     "setting", ["SET session_replication_role = 'origin'", "SET session_replication_role = 'replica'"]
 )

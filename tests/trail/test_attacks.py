@@ -96,6 +96,7 @@ TRICKS: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.case(78)
 @pytest.mark.parametrize("name", TRICKS)
 async def test_tricks_with_files(log: Log, name: str) -> None:
     """Each is found; none hangs, none ends in a traceback."""

@@ -78,6 +78,7 @@ async def test_without_a_signature_there_is_no_bundle(log: Log) -> None:
         await log.export()
 
 
+@pytest.mark.case(77)
 async def test_every_random_change_is_found(log: Log, tmp_path: Path) -> None:
     """A thousand bits flipped, bytes cut and added, anywhere in any file: each is found, and its place is named."""
     await lively(log)
@@ -107,6 +108,7 @@ async def test_every_random_change_is_found(log: Log, tmp_path: Path) -> None:
     assert kinds >= {Class.MALFORMED, Class.SIGNATURE, Class.INCONSISTENT, Class.ALTERED, Class.PERSONAL}
 
 
+@pytest.mark.case(78)
 async def test_a_missing_file_is_found(log: Log) -> None:
     """Each file of a bundle, taken away."""
     await lively(log)
@@ -157,6 +159,7 @@ FORGERIES: dict[str, tuple[str, set[Class]]] = {
 }
 
 
+@pytest.mark.case(77)
 @pytest.mark.parametrize("name", FORGERIES)
 async def test_what_the_databases_owner_forges_is_found(log: Log, own_sql: asyncpg.Connection, name: str) -> None:
     """With all triggers off, after the seal: the verifier names the place, under keys that it was given before."""
@@ -172,6 +175,7 @@ async def test_what_the_databases_owner_forges_is_found(log: Log, own_sql: async
     assert expected <= set(report.counts), report.findings[:5]
 
 
+@pytest.mark.case(80)
 async def test_an_event_added_behind_the_back_is_no_event_of_a_life(log: Log, own_sql: asyncpg.Connection) -> None:
     """The owner adds events before they are sealed: doubled, back-dated, or out of a session's count. All are named."""
     await log.live("ada", 5)
@@ -191,6 +195,27 @@ async def test_an_event_added_behind_the_back_is_no_event_of_a_life(log: Log, ow
     assert "is missing, though there is a later one" in words
 
 
+@pytest.mark.case(80)
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        ("UPDATE audit_events SET ip = '10.9.8.7' WHERE action = 'user.created'", set()),
+        ("DELETE FROM audit_events WHERE family_seq = 3", {Class.GAP}),
+    ],
+    ids=["altered", "deleted"],
+)
+async def test_what_the_owner_does_before_the_seal(
+    log: Log, own_sql: asyncpg.Connection, edit: str, expected: set[Class]
+) -> None:
+    """Said openly: an alteration in the second before the seal cannot be proved; a deletion leaves a gap in a life."""
+    await log.live("ada", 5)
+    await disable_triggers(own_sql)
+    assert await own_sql.execute(edit) in {"UPDATE 1", "DELETE 1"}
+    await log.publish()
+    assert set(log.verify(await log.export()).counts) == expected
+
+
+@pytest.mark.case(96)
 async def test_an_unknown_version_fails_closed(log: Log, own_sql: asyncpg.Connection) -> None:
     """A version, an action or a reason that the verifier does not know is a finding, not a shrug."""
     columns = "(id, occurred_at, action, version, outcome, reason, actor_kind, subject_id)"
@@ -210,6 +235,7 @@ async def test_an_unknown_version_fails_closed(log: Log, own_sql: asyncpg.Connec
     assert report.exit_code == 16
 
 
+@pytest.mark.case(88)
 async def test_a_copy_of_ones_own_exposes_a_rewritten_log(log: Log, own_sql: asyncpg.Connection) -> None:
     """Owner and key together write another history: whoever kept one checkpoint of the first sees it."""
     await log.live("ada", 10)
@@ -231,6 +257,7 @@ async def test_a_copy_of_ones_own_exposes_a_rewritten_log(log: Log, own_sql: asy
     assert "second root" in report.findings[0].what
 
 
+@pytest.mark.case(79)
 async def test_another_logs_key_is_not_enough(log: Log) -> None:
     """A key under another name, or another key under the name: no signature counts."""
     await log.live("ada", 3)

@@ -26,6 +26,7 @@ async def everything(sql: asyncpg.Connection) -> str:
     return "\n".join([str(await sql.fetch(f"SELECT * FROM {table[0]}")) for table in tables])
 
 
+@pytest.mark.case(89)
 async def test_nothing_is_left_and_every_proof_stays(log: Log, own_sql: asyncpg.Connection) -> None:
     """
     Account, sessions, trail: no name, address or agent remains, whoever's subject the event was; entries and proofs,
@@ -115,6 +116,7 @@ def test_the_salt_is_an_hmac() -> None:
         assert event_salt(salt, event) == hmac.digest(salt, event.bytes, "sha256")
 
 
+@pytest.mark.case(90)
 async def test_a_commitment_tells_nothing_without_its_salt() -> None:
     """The address space is small: without the salt, trying all of it finds no match."""
     salt = bytes(range(32))
@@ -138,6 +140,7 @@ async def test_only_the_maintenance_role_may(log: Log, own: OwnDatabase) -> None
         await log.services.erasure.erase(uuid4(), "ticket 4", actor=SYSTEM, client=client_at())
 
 
+@pytest.mark.case(93)
 async def test_a_flood_of_failures_is_summed_up_exactly(log: Log, own_sql: asyncpg.Connection) -> None:
     """Five events of a minute for those that are alike, then one sum; unknown names only as their keyed hash."""
     await log.person("ada")

@@ -43,6 +43,7 @@ async def test_checkpoints_are_published_once_a_size(log: Log) -> None:
     await verified(log)
 
 
+@pytest.mark.case(87)
 async def test_two_publishers_at_once(log: Log, own_sql: asyncpg.Connection) -> None:
     """Several processes with the key: one root a size, in the table and in the sink."""
     others = [log.another() for _ in range(3)]
@@ -86,6 +87,7 @@ async def test_killed_between_signing_storing_and_publishing(
     await verified(log)
 
 
+@pytest.mark.case(86)
 async def test_a_full_disk_and_a_sink_that_is_away(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half-written stays; sealing goes on; when it is back, the newest is published and all is consistent."""
     await log.live("ada", 3)
@@ -119,6 +121,7 @@ async def test_a_full_disk_and_a_sink_that_is_away(log: Log, monkeypatch: pytest
     await verified(log)
 
 
+@pytest.mark.case(87)
 async def test_the_sink_is_not_overwritten(log: Log) -> None:
     """Another checkpoint of the size stands there: it stays, and publishing stops."""
     await log.live("ada", 3)
@@ -134,6 +137,7 @@ async def test_the_sink_is_not_overwritten(log: Log) -> None:
     assert file.read_text() == other
 
 
+@pytest.mark.case(85)
 @pytest.mark.parametrize("regrown", [0, 60])
 async def test_a_restored_copy_is_not_signed_over(
     log: Log, own: OwnDatabase, server_url: str, tmp_path: Path, regrown: int

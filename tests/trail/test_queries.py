@@ -150,6 +150,7 @@ async def test_bad_questions_are_refused(http: httpx2.AsyncClient, parameters: d
     assert next(iter(parameters.values())) not in answer.text or len(next(iter(parameters.values()))) < 4
 
 
+@pytest.mark.case(68)
 async def test_a_cursor_is_of_one_filter(log: Log, http: httpx2.AsyncClient) -> None:
     """Edited, or used with another filter or order: refused."""
     await log.live("ada", 10)

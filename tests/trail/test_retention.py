@@ -121,6 +121,7 @@ async def test_broken_off_it_goes_on(
     assert await own_sql.fetchval(f"SELECT to_regclass('{MONTH}')") is None
 
 
+@pytest.mark.case(91)
 async def test_a_half_detached_month_is_finished(
     retained: Log, own_sql: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ async def sizes(log: Log) -> int:
     return status.tree_size
 
 
+@pytest.mark.case(83)
 @pytest.mark.usefixtures("batches_of_one")
 async def test_a_late_commit_is_not_lost(log: Log, own: OwnDatabase, own_sql: asyncpg.Connection) -> None:
     """A transaction that began to write first and commits last: those after it wait, then all are sealed in order."""
@@ -85,6 +86,7 @@ async def test_a_late_commit_is_not_lost(log: Log, own: OwnDatabase, own_sql: as
     await early.close()
 
 
+@pytest.mark.case(84)
 @pytest.mark.usefixtures("batches_of_one")
 async def test_a_lower_sequence_of_a_higher_transaction(
     log: Log, own: OwnDatabase, own_sql: asyncpg.Connection
@@ -114,6 +116,7 @@ async def test_a_lower_sequence_of_a_higher_transaction(
     await second.close()
 
 
+@pytest.mark.case(81)
 @pytest.mark.usefixtures("batches_of_one")
 async def test_many_writers_and_several_sealers(log: Log, own: OwnDatabase, own_sql: asyncpg.Connection) -> None:
     """Transactions of all lengths, three sealers at once, all the time: one tree, every event once."""
@@ -148,6 +151,7 @@ async def test_many_writers_and_several_sealers(log: Log, own: OwnDatabase, own_
     await verified(log)
 
 
+@pytest.mark.case(82)
 async def test_who_holds_it_up_is_named(
     log: Log,
     own: OwnDatabase,
@@ -206,6 +210,7 @@ def broken_at(log: Log, statement: int) -> Iterator[Callable[[], int]]:
         event.remove(engine, "commit", count)
 
 
+@pytest.mark.case(81)
 async def test_killed_between_any_two_statements(log: Log, own_sql: asyncpg.Connection) -> None:
     """Sealing and publishing, cut off before each statement in turn: the next run goes on; no fork, no gap."""
     await log.seal()
@@ -223,6 +228,7 @@ async def test_killed_between_any_two_statements(log: Log, own_sql: asyncpg.Conn
     await verified(log)
 
 
+@pytest.mark.case(81)
 @pytest.mark.timeout(240)
 async def test_a_killed_sealer_process(log: Log, own: OwnDatabase, own_sql: asyncpg.Connection) -> None:
     """SIGKILL at any moment, again and again, while events are written: the log goes on from where it was."""
@@ -293,6 +299,7 @@ async def test_a_head_that_contradicts_itself_is_not_built_on(log: Log, own_sql:
         await log.services.sealing.seal()
 
 
+@pytest.mark.case(76)
 async def test_an_event_behind_the_seal_is_noticed(log: Log, own_sql: asyncpg.Connection) -> None:
     """One that appears where all was sealed, and one that disappears: the counts tell."""
     await log.live("ada", 5)

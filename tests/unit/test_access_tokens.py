@@ -190,6 +190,7 @@ def test_a_header_that_is_not_ours_to_the_letter_is_refused(header: dict[str, An
         TOKENS.verify(signed(header), NOW)
 
 
+@pytest.mark.case(24)
 def test_public_keys_are_no_hmac_secrets() -> None:
     """HS256 under any spelling of our public key is refused (CVE-2024-33663)."""
     public = (
@@ -262,6 +263,7 @@ def test_foreign_keys_are_unknown() -> None:
     assert TOKENS.verify(older.issue(GRANT)[0], NOW).user_id == GRANT.user_id
 
 
+@pytest.mark.case(34)
 def test_a_token_may_say_from_when_it_is_valid() -> None:
     """We issue no `nbf`, and honour one (RFC 7519 section 4.1.5)."""
     later = TOKENS.verify(signed(nbf=int(NOW.timestamp()) + 300), NOW)
@@ -270,6 +272,7 @@ def test_a_token_may_say_from_when_it_is_valid() -> None:
     later.check_time(NOW + timedelta(seconds=300))
 
 
+@pytest.mark.case(33)
 @pytest.mark.parametrize(
     ("after", "accepted"),
     [

@@ -30,6 +30,7 @@ async def test_parameters_stand_in_the_hash(hasher: PasswordHasher) -> None:
     )
 
 
+@pytest.mark.case(43)
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -57,6 +58,7 @@ async def test_nobody_is_verified_and_refused(hasher: PasswordHasher) -> None:
     assert not await hasher.verify("anything", None)
 
 
+@pytest.mark.case(37)
 async def test_an_unknown_hash_is_not_guessed_about(hasher: PasswordHasher) -> None:
     """A row with something else in it holds nobody's password: never right, and never an error of the server's."""
     assert not await hasher.verify("not a hash", "not a hash")

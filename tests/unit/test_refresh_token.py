@@ -45,6 +45,7 @@ def test_what_is_built_is_read_back(user: UUID, family: UUID, generation: int, s
     assert not is_proof(token, seed, half_proof(RING.minting.mint, user, family, (generation + 1) % GENERATION_LIMIT))
 
 
+@pytest.mark.case(13)
 @given(st.integers(0, 78 * 8 - 1))
 def test_any_flipped_bit_is_refused(bit: int) -> None:
     """The tag covers every bit."""
@@ -64,6 +65,7 @@ def test_a_token_has_one_spelling(place: int, character: str) -> None:
     assert parse(text[:place] + text[place + 1 :], RING.token_keys) is None
 
 
+@pytest.mark.case(13)
 @pytest.mark.parametrize(
     "text",
     [
