@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from app.api.dependencies import Access, services, stated

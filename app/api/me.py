@@ -21,7 +21,10 @@ async def show_me(request: Request, caller: SignedIn) -> MeAnswer:
 @router.put(
     "/password",
     openapi_extra=stated(
-        Access.SIGNED_IN, PasswordChangeRequest, Kind.JSON, refuses=(InvalidCredentials, PasswordRefused, TooManyAttempts, TooBusy)
+        Access.SIGNED_IN,
+        PasswordChangeRequest,
+        Kind.JSON,
+        refuses=(InvalidCredentials, PasswordRefused, TooManyAttempts, TooBusy),
     ),
 )
 async def change_password(request: Request, caller: SignedIn) -> EndOthersAnswer:

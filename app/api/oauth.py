@@ -18,6 +18,7 @@ from app.domain.errors import (
     RefreshTokenRejected,
     TokenOfAnotherClient,
     TooBusy,
+    TooManyAttempts,
     UnsupportedGrantType,
     UnsupportedTokenType,
 )

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.domain.canonical_json import READ_DEPTH, READ_DIGITS, READ_MEMBERS, parse_strict
+from app.domain.canonical_json import MEMBERS, READ_DEPTH, READ_DIGITS, parse_strict
 from app.domain.clients import USER_AGENT_BYTES, clean_user_agent
 from tests.api.test_hostile_input import assert_problem
 from tests.api.test_sign_in_api import bearer, log_in, register
@@ -30,7 +30,7 @@ def nested(levels: int, opening: str = "[", closing: str = "]") -> bytes:
         pytest.param(b"[" * 65_000, id="never closed"),
         pytest.param(b'{"a":[' * 10_000, id="both, never closed"),
         pytest.param(b'["' + b'\\"[' * 20_000, id="in a string that never ends"),
-        pytest.param(b"{" + b",".join(b'"%d":0' % n for n in range(READ_MEMBERS + 1)) + b"}", id="many members"),
+        pytest.param(b"{" + b",".join(b'"%d":0' % n for n in range(MEMBERS + 1)) + b"}", id="many members"),
         pytest.param(b"9" * (READ_DIGITS + 1), id="a long integer"),
         pytest.param(b"-" + b"9" * 60_000, id="a very long integer"),
         pytest.param(b"1e400", id="beyond binary64"),
