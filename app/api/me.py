@@ -28,7 +28,11 @@ async def show_me(request: Request, caller: SignedIn) -> MeAnswer:
     ),
 )
 async def change_password(request: Request, caller: SignedIn) -> EndOthersAnswer:
-    """Set a new password. All your other sessions end with it."""
+    """
+    Set a new password. All your other sessions end with it.
+
+    One that may not be set is 422 with a `reason`, such as `too_short` or `common`.
+    """
     body = await read_body(request, PasswordChangeRequest, Kind.JSON)
     ended = await services(request).password_change.change(
         caller, current=body.current_password, new=body.new_password, client=client_context(request)

@@ -22,7 +22,7 @@ async def set_password(request: Request) -> EndOthersAnswer:
     Set your password with a set-password token, which is good once. All your sessions end; then sign in.
 
     An administrator gave you the token, or `POST /token` did when you signed in with a one-time password. A password
-    that is refused leaves the token as it is.
+    that is refused (422 with a `reason`, such as `too_short` or `common`) leaves the token as it is.
     """
     body = await read_body(request, PasswordTokenRequest, Kind.JSON)
     ended = await services(request).credentials.redeem(body.token, body.new_password, client=client_context(request))

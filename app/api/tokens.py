@@ -168,7 +168,11 @@ async def logout(request: Request, response: Response) -> EndAnswer:
     ),
 )
 async def register(request: Request) -> UserAnswer:
-    """Make an account, where registration is open."""
+    """
+    Make an account, where registration is open.
+
+    A password that may not be set is 422 with a `reason`, such as `too_short` or `common`.
+    """
     body = await read_body(request, RegisterRequest, Kind.JSON)
     user = await services(request).users.register(body.username, body.password, client=client_context(request))
     return UserAnswer.of(user)

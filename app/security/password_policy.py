@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+from app.domain.errors import Unavailable
 from app.domain.passwords import MINIMUM_CHARACTERS, PRODUCT, Blocklist, check_new_password
 
 _RANKED: Final = ("passwords", "female_names", "male_names", "surnames")  # what people make passwords of
@@ -84,8 +85,12 @@ class PasswordPolicy:
 
         Raises:
             PasswordRefused: it may not be set.
+            Unavailable: the collection of stolen ones cannot be read now; none is set unseen.
         """
-        return await asyncio.to_thread(self._check, new, username)
+        try:
+            return await asyncio.to_thread(self._check, new, username)
+        except OSError as unreadable:
+            raise Unavailable(why="the collection of stolen passwords cannot be read") from unreadable
 
     def _check(self, new: str, username: str) -> str:
         return check_new_password(

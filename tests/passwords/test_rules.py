@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.errors import PasswordRefused
+from app.domain.errors import PasswordRefused, Unavailable
 from app.domain.passwords import (
     MAXIMUM_BYTES,
     MAXIMUM_CHARACTERS,
@@ -195,3 +195,10 @@ async def test_a_stolen_password_is_refused(tmp_path: Path) -> None:
         await policy.check("a cafe\u0301 by the canal", username="ada")
     assert refused.value.reason == PasswordReason.BREACHED
     assert await policy.check("a caf\u00e9 by the river", username="ada")
+
+
+async def test_a_collection_that_has_gone_lets_nothing_pass(tmp_path: Path) -> None:
+    """Trouble that passes, and no password is set unseen."""
+    policy = PasswordPolicy(breached=BreachedFile(tmp_path / "gone"))
+    with pytest.raises(Unavailable):
+        await policy.check("a wholly different phrase", username="ada")
