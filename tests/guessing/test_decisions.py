@@ -109,7 +109,7 @@ async def _same_decision(town: Town, counted: Counted | None, limit: InARow) -> 
         reserved = await db.throttles.reserve(tally, NOW)
         await db.commit()
     assert reserved == (wait_in_row(counted, limit, NOW) is None)
-    row = await town.sql.fetchrow("SELECT failures, blocked_until, last_failure_at FROM login_throttle")
+    (row,) = await town.sql.fetch("SELECT failures, blocked_until, last_failure_at FROM login_throttle")
     if not reserved:
         assert counted is not None
         assert tuple(row) == (counted.failures, counted.blocked_until, counted.last_failure_at)
@@ -121,7 +121,7 @@ async def _same_decision(town: Town, counted: Counted | None, limit: InARow) -> 
     async with town.services.database.begin() as db:
         await db.throttles.note_failure(tally, NOW, counted=True)
         await db.commit()
-    row = await town.sql.fetchrow("SELECT failures, blocked_until FROM login_throttle")
+    (row,) = await town.sql.fetch("SELECT failures, blocked_until FROM login_throttle")
     blocked = NOW + limit.delay(failures) if failures >= limit.free else waits
     assert tuple(row) == (failures, blocked)
 
@@ -156,4 +156,5 @@ async def test_the_rates_are_taken_as_the_function_says(
         "192.0.2.1": address if address and NOW <= address <= NOW + ADDRESS.window + SLACK else NOW,
         "*": all_together if all_together and NOW <= all_together <= NOW + rate.window + SLACK else NOW,
     }
-    assert dict(await town.sql.fetch("SELECT place, full_at FROM address_throttle")) == believed
+    rows = await town.sql.fetch("SELECT place, full_at FROM address_throttle")
+    assert {row["place"]: row["full_at"] for row in rows} == believed
