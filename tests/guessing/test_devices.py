@@ -263,7 +263,7 @@ async def test_a_guess_that_was_broken_off_is_counted(town: Town) -> None:
         await asyncio.Event().wait()
         return False
 
-    town.services.hasher.verify = verify  # type: ignore[method-assign]
+    town.verify_by(verify)
     guess = asyncio.create_task(town.log_in(person.username, WRONG, device_token=device))
     await hashing.wait()
     guess.cancel()
