@@ -150,8 +150,8 @@ class Known:
 
 
 @cache
-def _looking_at(tallies: int) -> Select[Any]:
-    """Built once for so many: each time anew, its aliases were others, and compiling it took nine tenths of the time."""
+def _looking_at(tallies: int) -> Select[*tuple[Any, ...]]:
+    """Built once for so many: its aliases would be others each time, and compiling it took nine tenths of the time."""
     clock = bindparam("clock", type_=DateTime(timezone=True))
     one = select(literal(1)).subquery("one")
     counts = [aliased(L, name=f"tally{number}") for number in range(tallies)]
