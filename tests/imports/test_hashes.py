@@ -69,7 +69,7 @@ def keycloak() -> str:
     return f"$pbkdf2-sha256$27500${adapted(salt)}${adapted(value[:32])}"
 
 
-CHEAP = {"memory_cost": 1024, "rounds": 1, "parallelism": 2}
+CHEAP: dict[str, Any] = {"memory_cost": 1024, "rounds": 1, "parallelism": 2}
 FORMATS = {
     "bcrypt 2a": by("bcrypt", rounds=4, ident="2a"),
     "bcrypt 2b": by("bcrypt", rounds=4, ident="2b"),
