@@ -18,7 +18,8 @@ from app.domain.users import Role, User
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
 from app.repositories.holds import Holds
-from app.security.password_hashes import HashRefused, read_hash
+from app.security.hash_kinds import HashRefused
+from app.security.password_hashes import read_hash
 from app.services.import_checks import FaultLog, NameSpill
 from app.services.import_files import ImportFile, RawBatch, decoded
 

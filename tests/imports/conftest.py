@@ -19,8 +19,7 @@ from app.services.user_imports import Brought
 from tests.cli.test_cli import ROTA, environment
 from tests.conftest import SECRET, MakeServices, OwnDatabase
 
-# Of "correct horse battery staple", by passlib.
-BCRYPT = "$2b$04$q3rBhp3u4fVn0Vq0uJ1qVOlSeF9N7wzDPMgv6f9fMZtqGZQ6Pp5Uy"
+# Of a good form, and of nobody's password.
 HASH = "$pbkdf2-sha256$1000$c2FsdHNhbHRzYWx0$0Zl5uUGHdRc4tSKg9dcyjY4a5uJ1gIZ0sHNQKkqB8oM"
 
 Rota = Callable[..., Any]

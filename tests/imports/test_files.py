@@ -1,6 +1,12 @@
 """Files as they come: what is taken, and the one report of all that is not."""
 
+import asyncio
+import contextlib
 import json
+import os
+import pty
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +15,9 @@ import pytest
 
 from app.cli.exits import Exit
 from app.domain.user_imports import ImportFormat
-from tests.imports.conftest import HASH, Bring, Rota, count_users, csv_of, faults_of, many
+from tests.cli.test_cli import ROTA
+from tests.conftest import OwnDatabase
+from tests.imports.conftest import HASH, Bring, Rota, count_users, csv_of, faults_of, many, settings_of
 
 HEADING = b"username,password_hash,role,disabled\r\n"
 
@@ -213,8 +221,6 @@ async def test_a_look_writes_nothing(own_sql: asyncpg.Connection, tmp_path: Path
 
 async def test_what_cannot_be_read_twice_is_refused(tmp_path: Path, rota: Rota) -> None:
     """A pipe, a directory, nothing at all, and a name that does not say the format."""
-    import os  # noqa: PLC0415 - of this test only
-
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "users").write_text("username\n")
     for name in ("pipe.csv", "", "nothing.csv", "users"):
@@ -222,3 +228,33 @@ async def test_what_cannot_be_read_twice_is_refused(tmp_path: Path, rota: Rota) 
         await rota(
             "import", path, "--format" if name == "" else "--batch", "csv" if name == "" else 10, code=Exit.USAGE
         )
+
+
+async def test_on_a_terminal_a_bar_tells_rate_and_time(own: OwnDatabase, tmp_path: Path) -> None:
+    """Standard error alone has it, and only if it is a terminal; standard output stays for programs."""
+    file = many(tmp_path / "users.csv", 3000)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [ROTA, "users", "import", str(file), "--batch", "100", "--json"],
+        env={**settings_of(own), "TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+
+    def read_all() -> None:
+        nonlocal shown
+        with contextlib.suppress(OSError):  # the terminal ends with the process
+            while piece := os.read(ours, 65_536):
+                shown += piece
+
+    reading = asyncio.create_task(asyncio.to_thread(read_all))
+    out, _ = await asyncio.to_thread(process.communicate)
+    await reading
+    os.close(ours)
+    assert process.returncode == 0, shown
+    assert json.loads(out)["users"] == 3000
+    assert re.search(rb"checking", shown)
+    assert re.search(rb"importing.*3000/3000.*[\d,]+/s.*\d:\d\d:\d\d", shown)

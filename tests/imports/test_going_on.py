@@ -12,7 +12,7 @@ import pytest
 
 from app.cli.exits import Exit
 from app.container import Container
-from app.domain.errors import ImportAltered, ImportRunning
+from app.domain.errors import ImportAltered, ImportRunning, Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.users import Role
 from app.services import user_imports
@@ -63,6 +63,7 @@ async def check_whole(sql: asyncpg.Connection, count: int) -> None:
               FROM audit_events WHERE subject_id = users.id) AS e ON true
         """
     )
+    assert found is not None
     assert (found["created"], found["disabled"], found["wrong"]) == (count, count // 10, 0)
     rows = await sql.fetch("SELECT action, detail FROM audit_events WHERE action LIKE 'import.%' ORDER BY seq")
     assert [row["action"] for row in rows] == ["import.started", "import.finished"]
@@ -261,13 +262,13 @@ async def test_a_lost_answer_to_a_commit_is_no_second_batch(
     """The batch has committed, and the answer was lost: the row says so, and it is not written again."""
     file = many(tmp_path / "users.csv", 100)
     writes = user_imports.UserImports._write_once
-    lost = []
+    lost: list[object] = []
 
     async def loses(*args: object, **options: object) -> object:
         done = await writes(*args, **options)  # type: ignore[arg-type]
         if len(lost) < 2:
             lost.append(done)
-            raise user_imports.Unavailable(why="connection lost")
+            raise Unavailable(why="connection lost")
         return done
 
     monkeypatch.setattr(user_imports.UserImports, "_write_once", loses)

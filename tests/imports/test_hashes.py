@@ -22,7 +22,8 @@ from app.domain.errors import UsernameRefused
 from app.domain.user_imports import Reason
 from app.domain.users import username_key
 from app.main import create_app
-from app.security.password_hashes import HashRefused, read_hash
+from app.security.hash_kinds import HashRefused
+from app.security.password_hashes import read_hash
 from app.security.passwords import PasswordHasher
 from tests.conftest import OwnDatabase, make_settings
 from tests.imports.conftest import Bring, csv_of
@@ -69,7 +70,7 @@ def keycloak() -> str:
     return f"$pbkdf2-sha256$27500${adapted(salt)}${adapted(value[:32])}"
 
 
-CHEAP = {"memory_cost": 1024, "rounds": 1, "parallelism": 2}
+CHEAP: dict[str, Any] = {"memory_cost": 1024, "rounds": 1, "parallelism": 2}
 FORMATS = {
     "bcrypt 2a": by("bcrypt", rounds=4, ident="2a"),
     "bcrypt 2b": by("bcrypt", rounds=4, ident="2b"),
