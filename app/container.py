@@ -61,6 +61,7 @@ from app.services.sinks import DirectorySink
 from app.services.standing import Standing
 from app.services.stats import Stats
 from app.services.stats_check import StatsCheck
+from app.services.throttling import Throttling
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
 from app.services.user_queries import UserQueries
@@ -95,6 +96,7 @@ class Container:
     client_authentication: ClientAuthentication
     api_clients: ApiClients
     oauth: OAuth
+    throttling: Throttling
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
@@ -142,16 +144,15 @@ class Container:
         signing_keys, hasher = SigningKeys(settings.secret_list), PasswordHasher(on_wait=HASH_WAIT_SECONDS.observe)
         feed = _feed(settings, database, keyring, signing_keys, ended_view)
         watching = _watching(settings, database, hasher, feed.hub, ended_view, traces)
-        access_tokens = _access_tokens(settings, signing_keys)
+        access_tokens, rotations = _access_tokens(settings, signing_keys), RotationRepository(database)
         pairs = TokenPairs(keyring, access_tokens)
         session_search = SessionSearch(database, keyring, replica)
-        credentials = Credentials(database, hasher, keyring)
-        admin_reads = AdminReads(database)
+        credentials, admin_reads = Credentials(database, hasher, keyring), AdminReads(database)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, database.clock)
-        authentication = Authentication(access_tokens, RotationRepository(database), database.clock, ended_view)
-        sign_in = _sign_in(settings, database, hasher, keyring, pairs, credentials)
-        refresh = Refresh(database, RotationRepository(database), pairs, settings.lifetimes)
-        sessions = Sessions(database, pairs)
+        authentication = Authentication(access_tokens, rotations, database.clock, ended_view)
+        throttling = Throttling(database, keyring, failures_per_minute=settings.failed_logins_per_minute)
+        sign_in = _sign_in(settings, database, hasher, keyring, pairs, credentials, throttling)
+        refresh, sessions = Refresh(database, rotations, pairs, settings.lifetimes), Sessions(database, pairs)
         oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
             settings=settings,
@@ -168,14 +169,15 @@ class Container:
             feed=feed,
             watching=watching,
             authentication=authentication,
+            throttling=throttling,
             sign_in=sign_in,
             refresh=refresh,
             sessions=sessions,
             oauth=oauth,
-            users=Users(database, hasher, registration_open=settings.registration == "open"),
+            users=Users(database, hasher, throttling, registration_open=settings.registration == "open"),
             user_queries=UserQueries(database, keyring, admin_reads, replica),
             credentials=credentials,
-            password_change=PasswordChange(database, hasher),
+            password_change=PasswordChange(database, hasher, throttling),
             trail=trail,
             session_search=session_search,
             session_exports=SessionExports(database, session_search),
@@ -202,6 +204,7 @@ class Container:
 
     async def close(self) -> None:
         self.hasher.close()
+        await self.throttling.close()
         await self.feed.hub.close()
         await self.readiness.close()
         # At once: a database that does not answer is waited for once, not once a pool.
@@ -272,9 +275,10 @@ def _sign_in(
     keyring: Keyring,
     pairs: TokenPairs,
     credentials: Credentials,
+    throttling: Throttling,
 ) -> SignIn:
     limit = settings.max_sessions_per_user
-    return SignIn(database, hasher, keyring, pairs, settings.lifetimes, credentials, max_sessions=limit)
+    return SignIn(database, hasher, keyring, pairs, settings.lifetimes, credentials, throttling, max_sessions=limit)
 
 
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     revocation_mode: Literal["view", "strict"] = "view"
     revocation_staleness_seconds: Annotated[int, Field(ge=1, le=60)] = 2
     streams_per_client: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    failed_logins_per_minute: Annotated[int, Field(ge=10, le=1_000_000)] = 600
     registration: Literal["closed", "open"] = "closed"
     cors_origins: Annotated[str, Field(max_length=10_000)] = ""
     maintenance_database_url: SecretStr = SecretStr("")

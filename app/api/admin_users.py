@@ -15,6 +15,7 @@ from app.api.user_schemas import (
     PasswordTokenAnswer,
     ResetRequest,
     SelfQuery,
+    UnblockedUser,
     UserChangeRequest,
     UserQuery,
 )
@@ -133,6 +134,17 @@ async def issue_password_token(
         user_id, forget=body.forget_password, by=_acting(request, caller, allow_self=query.allow_self)
     )
     return PasswordTokenAnswer.of(token, ended)
+
+
+@router.delete("/{user_id}/login-throttle", openapi_extra=stated(Access.ADMIN))
+async def unblock_user(user_id: UUID, request: Request, caller: Administering) -> UnblockedUser:
+    """
+    Forget a user's failed sign-ins, so that a new device need not wait. Nobody is told the password by this.
+
+    `changed` is false if there were none.
+    """
+    changed = await services(request).throttling.unblock(user_id, by=_acting(request, caller))
+    return UnblockedUser(id=user_id, changed=changed)
 
 
 def _acting(request: Request, caller: Caller, *, allow_self: bool = False) -> Acting:

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from app.api.dependencies import bearer_token, services
-from app.api.schemas import TokenAnswer
+from app.api.schemas import SignInAnswer, TokenAnswer
 from app.domain.errors import AccessTokenRejected, CredentialsDisagree
 from app.http import cookies
 from app.http.csrf import Origins, refuse_cross_site
@@ -21,7 +21,7 @@ from app.services.tokens import IssuedTokens
 # session: by it a device is known whose owner somebody else is guessing at. Our own cookie is cleared by name.
 CLEAR_SITE_DATA: Final = {"Clear-Site-Data": '"cache", "storage"'}
 
-_IN_COOKIES: Final = {"refresh_token", "device_token"}
+_IN_COOKIES: Final = {"refresh_token"}  # and the device's token, which is not of this answer
 
 
 def refresh_cookie(request: Request) -> str | None:
@@ -102,15 +102,14 @@ def in_cookies(issued: IssuedTokens) -> JSONResponse:
     answer = JSONResponse(TokenAnswer.of(issued).model_dump(mode="json", exclude=_IN_COOKIES))
     refresh = cookies.set_cookie(cookies.REFRESH, issued.refresh_token, seconds=issued.refresh_expires_in)
     answer.headers.append("set-cookie", refresh)
-    device_token: str | None = getattr(issued, "device_token", None)
-    if device_token is not None:
-        device = cookies.set_cookie(cookies.DEVICE, device_token, seconds=cookies.DEVICE_SECONDS)
+    if issued.device_token is not None:
+        device = cookies.set_cookie(cookies.DEVICE, issued.device_token, seconds=cookies.DEVICE_SECONDS)
         answer.headers.append("set-cookie", device)
     return answer
 
 
 def in_body(issued: IssuedTokens) -> JSONResponse:
     """The pair in the body, where the request brought the cookie of a session that this one has replaced."""
-    answer = JSONResponse(TokenAnswer.of(issued).model_dump(mode="json"))
+    answer = JSONResponse(SignInAnswer.of(issued).model_dump(mode="json", exclude_none=True))
     answer.headers.append("set-cookie", cookies.clearing(cookies.REFRESH))
     return answer

@@ -39,6 +39,7 @@ class GrantRequest(Body):
     password: Password | None = None
     scope: Annotated[Text, Field(max_length=2000)] = ""
     refresh_token: PresentedToken | None = None
+    device_token: PresentedToken | None = None
 
 
 class PresentedRequest(Body):

@@ -36,7 +36,9 @@ async def grant_token(request: Request, api_client: AnyClient) -> JSONResponse:
         case ClientGrant.PASSWORD:
             if form.username is None or form.password is None:
                 raise InputInvalid("username and password are needed.")
-            issued = await oauth.sign_in(api_client, form.username, form.password, form.scope, client=client)
+            issued = await oauth.sign_in(
+                api_client, form.username, form.password, form.scope, client=client, device_token=form.device_token
+            )
         case ClientGrant.REFRESH_TOKEN:
             if form.refresh_token is None:
                 raise InputInvalid("refresh_token is needed.")
@@ -87,9 +89,10 @@ def _pair(issued: IssuedTokens) -> JSONResponse:
         refresh_expires_in=issued.refresh_expires_in,
         session_id=str(issued.session_id),
         scope=issued.scope,
+        device_token=issued.device_token or "",
     )
 
 
 def _tokens(**members: str | int) -> JSONResponse:
-    """RFC 6749 section 5.1. An empty scope has no spelling (section 3.3), so it is left out."""
+    """RFC 6749 section 5.1. What is empty is left out: an empty scope has no spelling (section 3.3)."""
     return JSONResponse({name: value for name, value in members.items() if value != ""}, headers=NOT_KEPT)

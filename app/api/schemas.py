@@ -41,6 +41,7 @@ class TokenRequest(Body):
     scope: Annotated[Text, Field(max_length=2000)] = ""
     refresh_token: PresentedToken | None = None
     refresh_token_in: Place = Place.BODY
+    device_token: PresentedToken | None = None
 
 
 class RefreshRequest(Body):
@@ -94,6 +95,16 @@ class TokenAnswer(BaseModel):
             session_id=issued.session_id,
             scope=issued.scope,
         )
+
+
+class SignInAnswer(TokenAnswer):
+    """`device_token` comes with a sign-in of a device that had none: keep it, and present it at the next sign-in."""
+
+    device_token: str | None = None
+
+    @classmethod
+    def of(cls, issued: IssuedTokens) -> Self:
+        return cls(**TokenAnswer.of(issued).model_dump(), device_token=issued.device_token)
 
 
 class EndAnswer(BaseModel):

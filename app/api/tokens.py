@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response, status
 
 from app.api.browsers import (
     CLEAR_SITE_DATA,
+    device_cookie,
     in_body,
     in_cookies,
     named_session_agrees,
@@ -18,6 +19,7 @@ from app.api.schemas import (
     Place,
     RefreshRequest,
     RegisterRequest,
+    SignInAnswer,
     TokenAnswer,
     TokenRequest,
     UserAnswer,
@@ -53,14 +55,21 @@ async def refresh(request: Request) -> TokenAnswer | Response:
     return TokenAnswer.of(issued) if cookie is None else in_cookies(issued)
 
 
-@router.post("/token", response_model=TokenAnswer, openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM))
-async def token(request: Request) -> TokenAnswer | Response:
+@router.post(
+    "/token",
+    response_model=SignInAnswer,
+    response_model_exclude_none=True,
+    openapi_extra=stated(Access.ANYONE, TokenRequest, Kind.FORM),
+)
+async def token(request: Request) -> SignInAnswer | Response:
     """
     Sign in with a password, or refresh with `grant_type=refresh_token` (see `/refresh`).
 
     With `refresh_token_in=cookie` the refresh token comes in a cookie and not in the answer. The session of a cookie
     that a sign-in brings along ends with it. A scope that is asked for at sign-in is not granted; the answer says what
-    was (RFC 6749 section 3.3).
+    was (RFC 6749 section 3.3). With the `device_token` of an earlier sign-in, in the form or in its cookie, other
+    people's failures on your name do not keep you out. After too many failures: 429, and `Retry-After` says for how
+    long.
     """
     cookie = refresh_cookie(request)
     body = await read_body(request, TokenRequest, Kind.FORM)
@@ -79,7 +88,7 @@ async def token(request: Request) -> TokenAnswer | Response:
         raise UnsupportedGrantType
     if brought or body.refresh_token_in is Place.COOKIE:
         return in_cookies(issued)  # what came in a cookie is never shown to scripts
-    return TokenAnswer.of(issued) if cookie is None else in_body(issued)
+    return SignInAnswer.of(issued) if cookie is None else in_body(issued)
 
 
 @router.post("/logout", openapi_extra=stated(Access.ANYONE, LogoutRequest, *BOTH, required=False))
@@ -126,9 +135,14 @@ async def _sign_in(request: Request, body: TokenRequest, cookie: str | None) -> 
     """A session for the password; the one of the browser's cookie ends in the same transaction (ASVS 7.2.4)."""
     if body.username is None or body.password is None:
         raise InputInvalid("username and password are needed.")
+    device = device_cookie(request)
     replaces = None if cookie is None else await services(request).sessions.find_proven(cookie)
     return await services(request).sign_in.with_password(
-        body.username, body.password, client=client_context(request), terms=Terms(replaces=replaces)
+        body.username,
+        body.password,
+        client=client_context(request),
+        terms=Terms(replaces=replaces),
+        device_token=body.device_token or device,
     )
 
 

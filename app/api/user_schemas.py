@@ -151,6 +151,11 @@ class PasswordTokenAnswer(BaseModel):
         return cls(password_token=token.token, expires_at=token.expires_at, sessions_ended=sessions_ended)
 
 
+class UnblockedUser(BaseModel):
+    id: UUID
+    changed: bool
+
+
 def _members(user: User) -> dict[str, Any]:
     return {
         "id": user.id,

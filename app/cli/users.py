@@ -206,6 +206,19 @@ def reset_password(
 
 
 @commands.command()
+def unblock(user: User, as_json: AsJson = False) -> None:  # noqa: FBT002 - Typer's form
+    """Forget a user's failed sign-ins, so that a new device need not wait."""
+
+    async def work(services: "Container") -> tuple[UUID, bool]:
+        user_id = await _find(services, user)
+        return user_id, await services.throttling.unblock(user_id, by=_system())
+
+    user_id, changed = run(work)
+    words = f"{user} may try again at once" if changed else f"{user} had no failures to forget"
+    say({"id": str(user_id), "changed": changed}, words, as_json)
+
+
+@commands.command()
 def erase(
     user: User,
     reason: Annotated[str, typer.Option(help="For the trail: a ticket number, no personal data")],

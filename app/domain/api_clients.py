@@ -32,6 +32,7 @@ class ClientScope(StrEnum):
     REVOCATIONS = "revocations"  # follow the feed of ended sessions
     AUTHZ = "authz"  # ask as a proxy
     SESSIONS = "sessions"  # open sessions for people it has authenticated itself
+    NOTIFICATIONS = "notifications"  # read and acknowledge what people are to be told
 
 
 class ClientGrant(StrEnum):

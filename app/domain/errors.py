@@ -60,6 +60,21 @@ class InvalidCredentials(RotaError):
     message = "The username or password is wrong."
 
 
+class TooManyAttempts(RotaError):
+    """
+    Refused before the password was looked at, and the same whether anybody has that name; `why` says which limit.
+
+    Never an OAuth error: nothing was said of the grant.
+    """
+
+    code = "too_many_attempts"
+    message = "Too many failed sign-ins; please wait before trying again."
+
+    def __init__(self, *, retry_after_seconds: int, why: str) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(why=why)
+
+
 class PasswordTokenRejected(RotaError):
     """Noise, unknown, spent, replaced, expired, or of a user who is shut out: one answer for all."""
 

@@ -23,6 +23,9 @@ class Action(StrEnum):
     USER_ROLE_CHANGED = "user.role_changed"
     USER_DELETED = "user.deleted"
     LOGIN_FAILED = "login.failed"
+    LOGIN_THROTTLED = "login.throttled"
+    LOGIN_FLOODED = "login.flooded"
+    LOGIN_UNBLOCKED = "login.unblocked"
     PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an action, not a password
     PASSWORD_REHASHED = "password.rehashed"  # noqa: S105 - likewise
     PASSWORD_CHANGE_FAILED = "password.change_failed"  # noqa: S105 - likewise

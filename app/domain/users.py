@@ -44,6 +44,7 @@ class User:
         password_hash: `None` of whoever signs in elsewhere, or has yet to set a password.
         must_change_password: The password is good for setting another one only; without a password: one is awaited.
         deleted_at: A tombstone since then: disabled for good, and the name is free. So are those of erased people.
+        devices_forgotten_at: Device tokens issued until then count for nothing.
     """
 
     id: UUID
@@ -55,6 +56,7 @@ class User:
     password_changed_at: datetime
     must_change_password: bool = False
     deleted_at: datetime | None = None
+    devices_forgotten_at: datetime | None = None
 
     @property
     def is_acting_admin(self) -> bool:

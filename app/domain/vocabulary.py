@@ -9,18 +9,12 @@ A new member or reason needs a new version of its action; readers refuse version
 from collections.abc import Mapping
 from typing import Final
 
-from app.domain.definitions import Definition, Kind, Level, Member, Numbered
+from app.domain.definitions import ROLLED_UP, SUMMED, Definition, Kind, Level, Member, Numbered
 from app.domain.events import Action, Outcome
 from app.domain.families import EndReason
-
-ROLLED_UP: Final = "rolled_up"
-
+from app.domain.login_vocabulary import LIMITS, LOGINS
 
 _ENDS: Final = frozenset(reason.value for reason in EndReason)
-_SUMMED: Final = {
-    "count": Member(Kind.INTEGER, "in a sum: how many more there were in that minute", required=False),
-    "minute": Member(Kind.STRING, "in a sum: which minute", required=False),
-}
 _BULK_ENDS: Final = frozenset({EndReason.BULK_ADMIN.value, EndReason.RESTORE.value})
 _BULK_WORK: Final = {
     "ended": Member(Kind.INTEGER, "how many sessions it has ended"),
@@ -56,6 +50,7 @@ REASONS: Final[Mapping[str, str]] = {
     "user_shut_out": "the user of the set-password token is disabled or deleted",
     "one_time_password_expired": "the one-time password is past its time",
     "one_time_password_elsewhere": "a one-time password that was right, at a client instead of at our own sign-in",
+    **LIMITS,
     ROLLED_UP: "a sum of failures that were alike",
     "grace": "within the seconds in which the token just spent may come again",
     "idempotency_key": "with the Idempotency-Key of the rotation",
@@ -96,19 +91,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
     Action.USER_DELETED: Definition(
         "A user was deleted: shut out for good, all their sessions ended with it, and the name is free.", Level.NOTICE
     ),
-    Action.LOGIN_FAILED: Definition(
-        "A sign-in failed. Beyond five that are alike (subject, reason, address, minute) there is one sum a minute.",
-        Level.NOTICE,
-        Outcome.FAILURE,
-        frozenset({"unknown_user", "wrong_password", "disabled", ROLLED_UP}),
-        detail={
-            "name_digest": Member(
-                Kind.STRING, "of an unknown name: its keyed hash, so that equal names are seen to be equal", False
-            ),
-            "of": Member(Kind.STRING, "in a sum: the reason that all had, of `credential.refused` too", required=False),
-            **_SUMMED,
-        },
-    ),
+    **LOGINS,
     Action.PASSWORD_CHANGED: Definition("A new password was set; all other sessions ended with it.", Level.NOTICE),
     Action.PASSWORD_REHASHED: Definition("The same password was stored under stronger parameters, at a sign-in."),
     Action.PASSWORD_CHANGE_FAILED: Definition(
@@ -218,7 +201,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         _ENDS | {"unknown_session", ROLLED_UP},
         session=True,
-        detail=_SUMMED,
+        detail=SUMMED,
     ),
     Action.REFRESH_FORGED: Definition(
         "A token with a right tag and a wrong proof was presented. Summed like `refresh.refused`.",
@@ -226,7 +209,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         frozenset({"wrong_proof", ROLLED_UP}),
         session=True,
-        detail=_SUMMED,
+        detail=SUMMED,
     ),
     Action.REFRESH_REUSED: _life(
         "A spent token was presented: somebody has a copy. The session ends with it.",
@@ -243,7 +226,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         frozenset({"wrong_client", ROLLED_UP}),
         session=True,
-        detail=_SUMMED,
+        detail=SUMMED,
     ),
     Action.CLIENT_CREATED: Definition(
         "An API client was made.",

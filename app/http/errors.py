@@ -48,6 +48,7 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.UnsupportedGrantType: Answer(HTTPStatus.BAD_REQUEST, "unsupported_grant_type"),
     errors.InvalidScope: Answer(HTTPStatus.BAD_REQUEST, "invalid_scope"),
     errors.InvalidCredentials: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.TooManyAttempts: Answer(HTTPStatus.TOO_MANY_REQUESTS),
     errors.RefreshTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
     errors.CredentialsDisagree: Answer(HTTPStatus.BAD_REQUEST, "invalid_request"),
     errors.AccessTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
@@ -201,7 +202,7 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
         named = f', error="{answer.oauth}"' if answer.oauth in {"invalid_token", "insufficient_scope"} else ""
         scheme = "Basic" if isinstance(error, errors.ClientRejected) else "Bearer"
         headers["WWW-Authenticate"] = f'{scheme} realm="rota"{named}'
-    if isinstance(error, errors.Unavailable | errors.TooManyStreams):
+    if isinstance(error, errors.Unavailable | errors.TooManyStreams | errors.TooManyAttempts):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if (clearing := _clearing(request, error)) is not None:
         headers["Set-Cookie"] = clearing

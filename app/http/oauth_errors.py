@@ -34,9 +34,10 @@ def oauth_error(error: errors.RotaError, status: HTTPStatus, name: str | None, h
     if error.code in _INVALID_GRANT:
         status, name = HTTPStatus.BAD_REQUEST, "invalid_grant"
         headers.pop("WWW-Authenticate", None)
-    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        # No error of RFC 6749: clients throw their tokens away on invalid_grant, and here nothing was refused.
-        name = error.code if isinstance(error, errors.Unavailable) else "server_error"
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status is HTTPStatus.TOO_MANY_REQUESTS:
+        # No error of RFC 6749: clients throw their tokens away on invalid_grant, and here no grant was looked at.
+        named = isinstance(error, errors.Unavailable) or status is HTTPStatus.TOO_MANY_REQUESTS
+        name = error.code if named else "server_error"
     elif status not in _KEPT:
         status, name = HTTPStatus.BAD_REQUEST, name or "invalid_request"
     return answer(status, name or "invalid_request", error.message, headers)

@@ -80,6 +80,14 @@ JOBS: Final = (
         reason="one event for those beyond the first five of a minute that are alike",
     ),
     Job(
+        "login throttles",
+        60,
+        lambda services: services.housekeeping.remove_old_throttles(),
+        entity="counts by which guessing is slowed down",
+        retention="24 hours without a failure; of addresses until their rate has recovered",
+        reason="they say nothing any more",
+    ),
+    Job(
         "password tokens",
         300,
         lambda services: services.credentials.remove_expired(),

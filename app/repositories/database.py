@@ -30,6 +30,7 @@ from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.key_users import KeyUserRepository
 from app.repositories.lane import Lane, Usage
+from app.repositories.notifications import NotificationRepository
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
 from app.repositories.positions import PositionRepository
@@ -43,6 +44,7 @@ from app.repositories.session_lists import SessionListRepository
 from app.repositories.statements import watch_statements
 from app.repositories.stats import StatRepository
 from app.repositories.stats_checks import StatCheckRepository
+from app.repositories.throttles import ThrottleRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.troubles import CANCELED, kind_of, trouble
@@ -120,6 +122,7 @@ class UnitOfWork:
     users: UserRepository
     user_queries: UserQueryRepository
     password_tokens: PasswordTokenRepository
+    throttles: ThrottleRepository
     families: FamilyRepository
     ends: EndRepository
     feed: FeedRepository
@@ -143,6 +146,7 @@ class UnitOfWork:
     facts: FactRepository
     positions: PositionRepository
     key_users: KeyUserRepository
+    notifications: NotificationRepository
 
     def __init__(
         self,
@@ -198,6 +202,7 @@ class UnitOfWork:
         self.users = UserRepository(self._db)
         self.user_queries = UserQueryRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)
+        self.throttles = ThrottleRepository(self._db, self._clock.for_database())
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)
         self.feed = FeedRepository(self._db, self._clock.for_database())
@@ -221,6 +226,7 @@ class UnitOfWork:
         self.facts = FactRepository(self._db)
         self.positions = PositionRepository(self._db)
         self.key_users = KeyUserRepository(self._db)
+        self.notifications = NotificationRepository(self._db)
         return self
 
     async def __aexit__(

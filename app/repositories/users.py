@@ -22,6 +22,7 @@ COLUMNS = (
     UserRow.password_changed_at,
     UserRow.must_change_password,
     UserRow.deleted_at,
+    UserRow.devices_forgotten_at,
 )
 
 
@@ -128,6 +129,10 @@ class UserRepository:
         values = {"password_hash": password_hash, "password_changed_at": now, "must_change_password": must_change}
         await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(values))
 
+    async def forget_devices(self, user_id: UUID, now: datetime) -> None:
+        """No device is a known one any more. The caller holds the user's lock."""
+        await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(devices_forgotten_at=now))
+
     async def set_role(self, user_id: UUID, role: Role) -> None:
         """The caller holds the user's lock, and ends the sessions that have the former role."""
         await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(role=role))
@@ -180,4 +185,5 @@ def read_user(row: Any) -> User:
         row.password_changed_at,
         row.must_change_password,
         row.deleted_at,
+        row.devices_forgotten_at,
     )

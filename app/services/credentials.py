@@ -25,6 +25,7 @@ from app.security.keys import Keyring
 from app.security.passwords import PasswordHasher
 from app.services.acting import Acting, check_alive, lock_target
 from app.services.ends import count_ended, end_events
+from app.services.throttling import clear_failures
 
 log = get_logger()
 
@@ -102,7 +103,8 @@ class Credentials:
         Hand out a set-password token, in the place of one before it. The password stays until the token is used.
 
         Args:
-            forget: The password is good for nothing from now on, and all sessions end: somebody else knows it.
+            forget: The password is good for nothing from now on, all sessions end, and no device is a known one any
+                more: somebody else knows it.
         Returns:
             The token, and how many sessions ended.
         Raises:
@@ -117,6 +119,7 @@ class Credentials:
                 by.check_self(user.id)
                 now = await db.now()
                 await db.users.set_password(user.id, None, must_change=True, now=now)
+                await db.users.forget_devices(user.id, now)  # whoever knew the password may have signed in with it
                 ended = await db.families.end_all(user.id, reason=EndReason.PASSWORD_CHANGE, by=by.actor.id)
                 forgotten = Event(Action.PASSWORD_FORGOTTEN, by.actor, by.client, subject_id=user.id)
                 await db.audit.add(forgotten, *end_events(ended, actor=by.actor, client=by.client), at=now)
@@ -157,8 +160,12 @@ class Credentials:
         async with self._database.begin() as db:
             user = await db.users.lock(token.user_id)
             now = await db.now()
-            shut_out = user is None or user.disabled_at is not None
-            if not shut_out and await db.password_tokens.spend(token.user_id, token.digest, now=now):
+            if (
+                user is not None
+                and user.disabled_at is None
+                and await db.password_tokens.spend(token.user_id, token.digest, now=now)
+            ):
+                await clear_failures(db, self._keyring, user)
                 await db.users.set_password(token.user_id, password_hash, must_change=False, now=now)
                 ended = await db.families.end_all(token.user_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id)
                 done = Event(Action.PASSWORD_RESET, actor, client, subject_id=token.user_id)
@@ -166,6 +173,7 @@ class Credentials:
                 await db.commit()
                 log.info(Action.PASSWORD_RESET, user=str(token.user_id), ended=len(ended))
                 return count_ended(ended)
+            shut_out = user is None or user.disabled_at is not None
         return await self._refuse(token, "user_shut_out" if shut_out else "token_unknown", client)
 
     async def remove_expired(self) -> Done:

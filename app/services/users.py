@@ -18,6 +18,7 @@ from app.repositories.database import Database, UnitOfWork
 from app.security.passwords import PasswordHasher
 from app.services.acting import Acting, check_alive, check_guard_rails, lock_target
 from app.services.ends import count_ended, end_events
+from app.services.throttling import Throttling
 
 log = get_logger()
 
@@ -32,9 +33,12 @@ class Changed:
 
 
 class Users:
-    def __init__(self, database: Database, hasher: PasswordHasher, *, registration_open: bool) -> None:
+    def __init__(
+        self, database: Database, hasher: PasswordHasher, throttling: Throttling, *, registration_open: bool
+    ) -> None:
         self._database = database
         self._hasher = hasher
+        self._throttling = throttling
         self._registration_open = registration_open
 
     async def register(self, username: str, password: str, *, client: ClientContext) -> User:
@@ -44,10 +48,12 @@ class Users:
         Raises:
             RegistrationClosed: accounts are made by administrators here.
             UsernameRefused, UsernameTaken, PasswordRefused: as they say.
+            TooManyAttempts: too many names were taken that came from this address.
         """
         if not self._registration_open:
             raise RegistrationClosed
-        return await self.create(username, password, role=Role.USER, actor=None, client=client)
+        async with self._throttling.admit_address(client):
+            return await self.create(username, password, role=Role.USER, actor=None, client=client)
 
     async def create(
         self, username: str, password: str, *, role: Role, actor: Actor | None, client: ClientContext
@@ -176,6 +182,7 @@ class Users:
             now = await db.now()
             await db.users.bury(user_id, now)
             await db.password_tokens.remove(user_id)
+            await db.notifications.remove_of(user_id)
             ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=by.actor.id)
             deleted = Event(Action.USER_DELETED, by.actor, by.client, subject_id=user_id)
             await db.audit.add(deleted, *end_events(ended, actor=by.actor, client=by.client), at=now)
