@@ -21,7 +21,7 @@ from app.services.tokens import IssuedTokens
 # session: by it a device is known whose owner somebody else is guessing at. Our own cookie is cleared by name.
 CLEAR_SITE_DATA: Final = {"Clear-Site-Data": '"cache", "storage"'}
 
-_IN_COOKIES: Final = {"refresh_token"}
+_IN_COOKIES: Final = {"refresh_token"}  # and the device's token, which is not of this answer
 
 
 def refresh_cookie(request: Request) -> str | None:

@@ -96,8 +96,9 @@ async def token(request: Request) -> SignInAnswer | Response:
 
     With `refresh_token_in=cookie` the refresh token comes in a cookie and not in the answer. The session of a cookie
     that a sign-in brings along ends with it. A scope that is asked for at sign-in is not granted; the answer says what
-    was (RFC 6749 section 3.3). With the `device_token` of an earlier sign-in, other people's failures on your name do
-    not keep you out. After too many failures: 429, and `Retry-After` says for how long.
+    was (RFC 6749 section 3.3). With the `device_token` of an earlier sign-in, in the form or in its cookie, other
+    people's failures on your name do not keep you out. After too many failures: 429, and `Retry-After` says for how
+    long.
     """
     cookie = refresh_cookie(request)
     body = await read_body(request, TokenRequest, Kind.FORM)
@@ -182,13 +183,14 @@ async def _sign_in(request: Request, body: TokenRequest, cookie: str | None) -> 
     """A session for the password; the one of the browser's cookie ends in the same transaction (ASVS 7.2.4)."""
     if body.username is None or body.password is None:
         raise InputInvalid("username and password are needed.")
+    device = device_cookie(request)
     replaces = None if cookie is None else await services(request).sessions.find_proven(cookie)
     return await services(request).sign_in.with_password(
         body.username,
         body.password,
         client=client_context(request),
         terms=Terms(replaces=replaces),
-        device_token=body.device_token or device_cookie(request),
+        device_token=body.device_token or device,
     )
 
 

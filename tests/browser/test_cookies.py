@@ -215,7 +215,7 @@ def test_the_device_has_a_cookie_of_its_own() -> None:
     """Written beside the refresh token's when there is a device token, for 180 days, and in no body."""
     from uuid import UUID  # noqa: PLC0415 - beside its only use
 
-    issued: Any = _Issued(UUID(int=1), "access", 900, TOKEN, 604_800, "")
+    issued = IssuedTokens(UUID(int=1), "access", 900, TOKEN, 604_800, "", device_token="rota_dt_abc")
     answer = in_cookies(issued)
     assert answer.headers.getlist("set-cookie") == [
         f"{REFRESH}={TOKEN}; Max-Age=604800; {ATTRIBUTES}",
@@ -224,9 +224,3 @@ def test_the_device_has_a_cookie_of_its_own() -> None:
     assert b"rota_dt_abc" not in answer.body
     assert TOKEN.encode() not in answer.body
     assert read(f"{DEVICE}=rota_dt_abc; {REFRESH}={TOKEN}".encode(), name=DEVICE) == "rota_dt_abc"
-
-
-class _Issued(IssuedTokens):
-    """Tokens of a sign-in on a device that is known from now on."""
-
-    device_token = "rota_dt_abc"
