@@ -37,7 +37,7 @@ class _Guard(SecurityBase):
     """Shows in the API docs how a client authenticates; a dependency more for that would cost each request 20 µs."""
 
     model: SecurityModel = HTTPBase(scheme="basic")
-    scheme_name = "API client"
+    scheme_name = "APIClient"
 
 
 class AnyClientGuard(_Guard):

@@ -27,8 +27,8 @@ without a body; a path that is not here 404; a method that is not here 405.
 """
 
 USER: Final = "OAuth2PasswordBearer"
-BASIC: Final = "API client"
-CLIENT_TOKEN: Final = "API client's token"  # noqa: S105 - the name of a scheme
+BASIC: Final = "APIClient"
+CLIENT_TOKEN: Final = "APIClientToken"  # noqa: S105 - the name of a scheme
 OPERATOR: Final = "Operator"
 
 _SCHEMES: Final[Json] = {
