@@ -10,10 +10,10 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help run test check audit-dependencies format bench bench-audit bench-verify bench-admin docs lock clean
+.PHONY: help run test fuzz check audit-dependencies format bench bench-audit bench-verify bench-admin bench-sign-in bench-imports docs lock clean
 
 help: ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota/)
 	@exec $(BIN)/rota dev
@@ -21,6 +21,10 @@ run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota
 test: $(VENV)/.installed ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadgroup -m "not alone"
 	@$(BIN)/pytest -m alone
+
+CASES ?= 2000
+fuzz: $(VENV)/.installed ## Ask a server all that its OpenAPI document allows and forbids (CASES=2000 SEED=...)
+	@$(BIN)/python -m tests.fuzz $(CASES) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/.installed ## Lint, types, import contracts, the migrations' SQL
 	@$(BIN)/ruff check .
@@ -47,6 +51,11 @@ bench-admin: $(VENV)/.installed ## Measure finding, exporting and ending session
 
 bench-verify: $(VENV)/.installed ## Measure verification, and how soon an end is known everywhere (OPTIONS as above)
 	@$(BIN)/python -m benchmarks.verify $(OPTIONS)
+
+bench-sign-in: $(VENV)/.installed ## Measure sign-ins, and a storm of them beside refreshes (OPTIONS as above)
+	@$(BIN)/python -m benchmarks.sign_in $(OPTIONS)
+bench-imports: $(VENV)/.installed ## Measure importing users, a million of them (OPTIONS as above, --rows N)
+	@$(BIN)/python -m benchmarks.imports $(OPTIONS)
 
 docs: $(VENV)/.installed ## Write what is made from code: the pages of events, metrics and checks, the migrations' SQL
 	@$(BIN)/python -m docs.generate_events

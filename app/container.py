@@ -17,11 +17,13 @@ from app.observability.traces import Traces, TracesMissing, make_traces
 from app.repositories.database import Database
 from app.repositories.doorbell import Doorbell
 from app.repositories.engine import MAINTENANCE, make_engine
+from app.repositories.holds import Holds
 from app.repositories.rotations import RotationRepository
 from app.security.access_tokens import AccessTokens
 from app.security.event_tokens import EventTokens
 from app.security.keys import KeyIdsCollide, Keyring
 from app.security.notes import NoteSigner
+from app.security.password_policy import BreachedFile, PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.security.signing_keys import SigningKeys
 from app.services.admin_reads import AdminReads
@@ -41,6 +43,7 @@ from app.services.guard import Guard
 from app.services.housekeeping import Housekeeping
 from app.services.job_runs import JobRuns
 from app.services.lifecycle import Lifecycle
+from app.services.notifications import Notifications
 from app.services.oauth import OAuth
 from app.services.password_change import PasswordChange
 from app.services.proofs import Proofs
@@ -61,8 +64,11 @@ from app.services.sinks import DirectorySink
 from app.services.standing import Standing
 from app.services.stats import Stats
 from app.services.stats_check import StatsCheck
+from app.services.throttling import Throttling
 from app.services.tokens import TokenPairs
 from app.services.trail import Trail
+from app.services.user_exports import UserExports
+from app.services.user_imports import UserImports
 from app.services.user_queries import UserQueries
 from app.services.users import Users
 from app.settings import Settings, SettingsInvalid
@@ -88,6 +94,7 @@ class Container:
     database: Database
     maintenance: Database  # acts as the maintenance role; without a URL of its own, by the server's login
     hasher: PasswordHasher
+    password_policy: PasswordPolicy
     signing_keys: SigningKeys
     ended_view: EndedView
     feed: Feed
@@ -95,6 +102,7 @@ class Container:
     client_authentication: ClientAuthentication
     api_clients: ApiClients
     oauth: OAuth
+    throttling: Throttling
     sign_in: SignIn
     refresh: Refresh
     sessions: Sessions
@@ -104,6 +112,7 @@ class Container:
     user_queries: UserQueries
     credentials: Credentials
     password_change: PasswordChange
+    notifications: Notifications
     trail: Trail
     admin_reads: AdminReads
     session_search: SessionSearch
@@ -132,8 +141,7 @@ class Container:
         Raises:
             SettingsInvalid: no secret is set, or two secrets have the same key id.
         """
-        keyring = _keyring(settings)
-        traces = _traces(settings)
+        keyring, traces = _keyring(settings), _traces(settings)
         database, maintenance = _databases(settings, clock or Clock(), traces)
         ended_view = _ended_view(settings, database, maintenance)
         sealing = Sealing(database, origin=settings.log_origin, origin_is_set=bool(settings.audit_origin))
@@ -142,16 +150,16 @@ class Container:
         signing_keys, hasher = SigningKeys(settings.secret_list), PasswordHasher(on_wait=HASH_WAIT_SECONDS.observe)
         feed = _feed(settings, database, keyring, signing_keys, ended_view)
         watching = _watching(settings, database, hasher, feed.hub, ended_view, traces)
-        access_tokens = _access_tokens(settings, signing_keys)
+        access_tokens, rotations = _access_tokens(settings, signing_keys), RotationRepository(database)
         pairs = TokenPairs(keyring, access_tokens)
-        session_search = SessionSearch(database, keyring, replica)
-        credentials = Credentials(database, hasher, keyring)
-        admin_reads = AdminReads(database)
+        admin_reads, policy = AdminReads(database), _password_policy(settings)
+        session_search, sessions = SessionSearch(database, keyring, replica), Sessions(database, pairs)
+        credentials = Credentials(database, hasher, policy, keyring)
         client_authentication = ClientAuthentication(database, keyring, access_tokens, database.clock)
-        authentication = Authentication(access_tokens, RotationRepository(database), database.clock, ended_view)
-        sign_in = _sign_in(settings, database, hasher, keyring, pairs, credentials)
-        refresh = Refresh(database, RotationRepository(database), pairs, settings.lifetimes)
-        sessions = Sessions(database, pairs)
+        authentication = Authentication(access_tokens, rotations, database.clock, ended_view)
+        throttling = Throttling(database, keyring, failures_per_minute=settings.failed_logins_per_minute)
+        sign_in = _sign_in(settings, database, hasher, keyring, pairs, credentials, throttling)
+        refresh = Refresh(database, rotations, pairs, settings.lifetimes)
         oauth = OAuth(database, access_tokens, pairs, authentication, client_authentication, sign_in, refresh, sessions)
         return cls(
             settings=settings,
@@ -159,6 +167,7 @@ class Container:
             database=database,
             maintenance=maintenance,
             hasher=hasher,
+            password_policy=policy,
             signing_keys=signing_keys,
             revocations=Revocations(database, keyring),
             revocation_work=RevocationWork(database),
@@ -168,14 +177,16 @@ class Container:
             feed=feed,
             watching=watching,
             authentication=authentication,
+            throttling=throttling,
             sign_in=sign_in,
             refresh=refresh,
             sessions=sessions,
             oauth=oauth,
-            users=Users(database, hasher, registration_open=settings.registration == "open"),
+            users=Users(database, hasher, policy, throttling, registration_open=settings.registration == "open"),
             user_queries=UserQueries(database, keyring, admin_reads, replica),
             credentials=credentials,
-            password_change=PasswordChange(database, hasher),
+            notifications=Notifications(database, admin_reads),
+            password_change=PasswordChange(database, hasher, policy, throttling),
             trail=trail,
             session_search=session_search,
             session_exports=SessionExports(database, session_search),
@@ -200,8 +211,17 @@ class Container:
     def readiness(self) -> Readiness:
         return self.watching.readiness
 
+    @property
+    def user_imports(self) -> UserImports:
+        return UserImports(self.database, Holds(self.settings.direct_url))
+
+    @property
+    def user_exports(self) -> UserExports:
+        return UserExports(self.database)
+
     async def close(self) -> None:
         self.hasher.close()
+        await self.throttling.close()
         await self.feed.hub.close()
         await self.readiness.close()
         # At once: a database that does not answer is waited for once, not once a pool.
@@ -261,6 +281,21 @@ def _probe(settings: Settings, clock: Clock) -> Database:
     return Database(engine, clock, hot_connections=1)
 
 
+def _password_policy(settings: Settings) -> PasswordPolicy:
+    """`SettingsInvalid`: the collection of stolen passwords cannot be used."""
+    breached = BreachedFile(Path(settings.password_breached_file)) if settings.password_breached_file else None
+    if breached is not None:
+        try:
+            breached.check()
+        except (OSError, ValueError):
+            raise SettingsInvalid(
+                "ROTA_PASSWORD_BREACHED_FILE cannot be read, or its lines do not begin with a SHA-1 in hexadecimal"
+            ) from None
+    return PasswordPolicy(
+        minimum=settings.password_min_characters, product_names=settings.service_names, breached=breached
+    )
+
+
 def _housekeeping(settings: Settings, database: Database) -> Housekeeping:
     return Housekeeping(database, session_days=settings.session_retention_days, legal_hold=settings.audit_legal_hold)
 
@@ -272,9 +307,10 @@ def _sign_in(
     keyring: Keyring,
     pairs: TokenPairs,
     credentials: Credentials,
+    throttling: Throttling,
 ) -> SignIn:
     limit = settings.max_sessions_per_user
-    return SignIn(database, hasher, keyring, pairs, settings.lifetimes, credentials, max_sessions=limit)
+    return SignIn(database, hasher, keyring, pairs, settings.lifetimes, credentials, throttling, max_sessions=limit)
 
 
 def _access_tokens(settings: Settings, signing_keys: SigningKeys) -> AccessTokens:

@@ -16,11 +16,13 @@ from app.api import (
     admin_stats,
     admin_users,
     authz,
+    docs,
     feed,
     health,
     keys,
     me,
     metrics,
+    notifications,
     oauth,
     passwords,
     session_exports,
@@ -28,18 +30,24 @@ from app.api import (
     tokens,
     vouched_sessions,
 )
+from app.api.openapi import DocumentedApi
 from app.container import Container
 from app.domain.clock import Clock
+from app.http.clients import PROXIES
+from app.http.cors import CrossOrigin, Preflights
 from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
+from app.http.methods import words_first
 from app.http.middleware import RequestContext
 from app.http.protocol import DRAINING, STOPPING
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
-from app.observability.logs import configure_logs
+from app.observability.logs import configure_logs, get_logger
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
+
+log = get_logger()
 
 # Those asked most come first: routes are tried in turn.
 SURFACE: Final = (
@@ -58,9 +66,11 @@ SURFACE: Final = (
     admin_sessions,  # last of its prefix: an id may stand where the others have a word
     admin_clients,
     feed,
+    notifications,
     keys,
     health,
     metrics,
+    docs,
 )
 
 
@@ -78,7 +88,11 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-        warming = asyncio.create_task(asyncio.to_thread(load_rules))
+        warming = [
+            asyncio.create_task(asyncio.to_thread(load)) for load in (load_rules, container.password_policy.load)
+        ]
+        if container.settings.proxies.anybody:
+            log.warning("proxies.anybody_trusted", message="Every client can say to be another address.")
         await container.lifecycle.started()
         async with (
             running_jobs(container) as end_jobs,
@@ -97,27 +111,39 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
             yield {DRAINING: drain, STOPPING: stop}
         await container.lifecycle.stopped()
-        await warming
+        await asyncio.gather(*warming)
         await container.close()
 
-    app = FastAPI(
+    app = DocumentedApi(
         title="Rota",
         version=__version__,
         summary="Sessions as refresh-token families in PostgreSQL",
         lifespan=lifespan,
+        docs_url=None,  # `docs` has one with a strict policy
         redoc_url=None,
         redirect_slashes=False,
         # Not by include_router, which lets each request match twice; our routes have their prefixes and tags already.
-        routes=[route for module in SURFACE for route in module.router.routes],
+        routes=words_first([route for module in SURFACE for route in module.router.routes]),
         # FastAPI's own telemetry records exception messages and validation failures, which quote input.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.container = container
+    app.issuer = container.settings.issuer
     app.state.duties = JOBS
+    setattr(app.state, PROXIES, container.settings.proxies)
     install_error_handlers(app)
     app.add_middleware(Deadline, seconds=container.settings.request_seconds)
-    slow_seconds = container.settings.slow_request_milliseconds / 1000
-    app.add_middleware(RequestContext, slow_seconds=slow_seconds, traces=container.watching.traces)
+    origins = container.settings.allowed_origins
+    if origins:
+        app.add_middleware(Preflights, origins=origins)
+    app.add_middleware(
+        RequestContext,
+        slow_seconds=container.settings.slow_request_milliseconds / 1000,
+        traces=container.watching.traces,
+        https=container.settings.issuer.startswith("https://"),
+    )
+    if origins:
+        app.add_middleware(CrossOrigin, origins=origins)
     return app
 
 

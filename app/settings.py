@@ -17,9 +17,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.domain.checkpoints import is_origin
 from app.domain.ended_sessions import ACCESS_SECONDS_MAXIMUM
 from app.domain.families import Lifetimes
+from app.domain.origins import read_origins
+from app.domain.passwords import MINIMUM_CHARACTERS, MINIMUM_OF_SEVERAL
+from app.domain.proxies import ProxiesInvalid, TrustedProxies, read_proxies
 
 PREFIX: Final = "ROTA_"
 SECRET_BYTES_MINIMUM: Final = 32
+NAME_CHARACTERS: Final = 4  # of a name that passwords are compared with
 NOWHERE: Final = "postgresql://"  # stands where no database is named
 
 _OPERATOR_TOKEN: Final = re.compile(r"[\x21-\x7E]{32,512}", re.ASCII)
@@ -61,7 +65,11 @@ class Settings(BaseSettings):
     revocation_mode: Literal["view", "strict"] = "view"
     revocation_staleness_seconds: Annotated[int, Field(ge=1, le=60)] = 2
     streams_per_client: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    failed_logins_per_minute: Annotated[int, Field(ge=10, le=1_000_000)] = 600
     registration: Literal["closed", "open"] = "closed"
+    password_min_characters: Annotated[int, Field(ge=MINIMUM_OF_SEVERAL, le=64)] = MINIMUM_CHARACTERS
+    password_breached_file: str = ""
+    cors_origins: Annotated[str, Field(max_length=10_000)] = ""
     maintenance_database_url: SecretStr = SecretStr("")
     migration_database_url: SecretStr = SecretStr("")
     audit_origin: Annotated[str, Field(max_length=200)] = ""
@@ -77,6 +85,8 @@ class Settings(BaseSettings):
     backup_stamp: str = ""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    trusted_proxies: Annotated[str, Field(max_length=20_000)] = ""
+    unsafe_trust_any_proxy: bool = False
 
     @field_validator(
         "database_url", "direct_database_url", "replica_url", "maintenance_database_url", "migration_database_url"
@@ -109,6 +119,12 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// URL, and hold no password")
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _lists_origins(cls, value: str) -> str:
+        read_origins(value)
+        return value
+
     @field_validator("audit_origin")
     @classmethod
     def _names_a_log(cls, value: str) -> str:
@@ -120,6 +136,14 @@ class Settings(BaseSettings):
     def _signs_for_somebody(self) -> Self:
         if bool(self.audit_signing_key.get_secret_value()) != bool(self.audit_sink):
             raise ValueError(f"{PREFIX}AUDIT_SIGNING_KEY and {PREFIX}AUDIT_SINK belong together; set both or none")
+        return self
+
+    @model_validator(mode="after")
+    def _trusts_somebody_in_particular(self) -> Self:
+        try:
+            read_proxies(self.trusted_proxies, anybody_may=self.unsafe_trust_any_proxy)
+        except ProxiesInvalid as invalid:
+            raise ValueError(f"{PREFIX}TRUSTED_PROXIES: {invalid}") from None
         return self
 
     @model_validator(mode="after")
@@ -136,6 +160,11 @@ class Settings(BaseSettings):
         """The secrets, newest first; empty when none is set."""
         text = self.secrets.get_secret_value()
         return tuple(part.strip().encode() for part in text.split(",")) if text.strip() else ()
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Whose pages may read our answers and use our cookies, besides our own."""
+        return read_origins(self.cors_origins)
 
     @property
     def is_pooled(self) -> bool:
@@ -158,9 +187,22 @@ class Settings(BaseSettings):
         return self.migration_database_url.get_secret_value() or self.direct_url
 
     @property
+    def proxies(self) -> TrustedProxies:
+        """Whose `X-Forwarded-For` tells where a client is."""
+        return read_proxies(self.trusted_proxies, anybody_may=self.unsafe_trust_any_proxy)
+
+    @property
     def log_origin(self) -> str:
         """The sealed log's name: as set, else after the issuer."""
         return self.audit_origin or f"{self.issuer.partition('://')[2] or self.issuer}/audit".replace("//", "/")
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """What the service is called: nobody's password shall be that."""
+        host = urlsplit(self.issuer).hostname or self.issuer
+        labels = host.split(".")
+        domains = [".".join(labels[first:]) for first in range(len(labels) - 1)]
+        return tuple(name for name in (host, *domains, *labels[:-1], self.audience) if len(name) >= NAME_CHARACTERS)
 
     @property
     def lifetimes(self) -> Lifetimes:

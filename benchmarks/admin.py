@@ -296,22 +296,10 @@ async def queries(big_url: str, big: DataSet, small_url: str, small: DataSet, dr
 # --- export ---
 
 
-# Not by what the kernel says of a child that has ended: that begins with the memory of whoever started it.
-TELLS_ITS_PEAK = """
-import atexit, pathlib, sys
-def tell():
-    status = pathlib.Path("/proc/self/status").read_text()
-    print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
-atexit.register(tell)
-from app.cli import main
-main()
-"""
-
-
 def measure_export(url: str) -> dict[str, float]:
     """All sessions as CSV: by `rota sessions export`, whose memory counts whole; over HTTP, what the server grew."""
     settings = {"ROTA_DATABASE_URL": url, "ROTA_SECRETS": rig.SECRET}
-    words = [sys.executable, "-c", TELLS_ITS_PEAK, "sessions", "export", "--format", "csv"]
+    words = [sys.executable, "-c", rig.TELLS_ITS_PEAK, "sessions", "export", "--format", "csv"]
     done = subprocess.run(
         words,
         check=True,

@@ -32,6 +32,18 @@ WITHOUT_SEALING = (
     "from app.cli import main; main()"
 )
 
+# The command line, which tells at its end how much memory it had at most. Not by what the kernel says of a child that
+# has ended: that begins with the memory of whoever started it.
+TELLS_ITS_PEAK = """
+import atexit, pathlib, sys
+def tell():
+    status = pathlib.Path("/proc/self/status").read_text()
+    print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+atexit.register(tell)
+from app.cli import main
+main()
+"""
+
 
 @contextlib.contextmanager
 def database() -> Iterator[str]:
@@ -99,10 +111,14 @@ def free_port() -> int:
         return port
 
 
+pids: dict[int, int] = {}  # of the servers, by their ports
+
+
 @contextlib.contextmanager
 def server(words: list[str], port: int, **environment: str) -> Iterator[int]:
     """A server process, awaited until it listens and stopped at the end; yields its port."""
     process = subprocess.Popen(words, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+    pids[port] = process.pid
     try:
         _wait_for(port, process)
         yield port

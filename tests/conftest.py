@@ -152,7 +152,8 @@ async def own_sql(own: OwnDatabase) -> AsyncIterator[asyncpg.Connection]:
 @pytest_asyncio.fixture
 async def empty_database(sql: asyncpg.Connection) -> None:
     """Nobody but the test; the trail stays, since nobody can empty it."""
-    await sql.execute("TRUNCATE users, password_tokens, families, refusals, login_failures, job_cursors")
+    await sql.execute("TRUNCATE users, password_tokens, notifications, families, refusals, login_failures, job_cursors")
+    await sql.execute("TRUNCATE login_throttle, address_throttle")
 
 
 MakeServices = Callable[..., Container]

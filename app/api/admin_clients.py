@@ -16,6 +16,7 @@ from app.api.client_schemas import (
 )
 from app.api.dependencies import Access, Administering, Auditing, services, stated
 from app.domain.api_clients import SecretPlace
+from app.domain.errors import ClientHasNoSecrets, ClientIdTaken
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
 
@@ -25,7 +26,11 @@ router = APIRouter(prefix="/admin/clients", tags=["API clients"])
 Reference = Annotated[UUID | Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{2,63}$")], Path()]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=stated(Access.ADMIN, ClientRequest, Kind.JSON))
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=stated(Access.ADMIN, ClientRequest, Kind.JSON, refuses=(ClientIdTaken,)),
+)
 async def create_client(request: Request, caller: Administering) -> MadeClientAnswer:
     """Make a client. Its secret is in this answer and nowhere else."""
     body = await read_body(request, ClientRequest, Kind.JSON)
@@ -51,7 +56,10 @@ async def show_client(client: Reference, request: Request, caller: Auditing) -> 
     return ClientAnswer.of(found)
 
 
-@router.post("/{client}/secrets", openapi_extra=stated(Access.ADMIN, RotationRequest, Kind.JSON, required=False))
+@router.post(
+    "/{client}/secrets",
+    openapi_extra=stated(Access.ADMIN, RotationRequest, Kind.JSON, required=False, refuses=(ClientHasNoSecrets,)),
+)
 async def rotate_secret(client: Reference, request: Request, caller: Administering) -> MadeClientAnswer:
     """
     A new secret, which is in this answer and nowhere else. The one before works on for `overlap_seconds`, by default a
@@ -64,7 +72,7 @@ async def rotate_secret(client: Reference, request: Request, caller: Administeri
     return MadeClientAnswer.made(made)
 
 
-@router.delete("/{client}/secrets/{which}", openapi_extra=stated(Access.ADMIN))
+@router.delete("/{client}/secrets/{which}", openapi_extra=stated(Access.ADMIN, refuses=(ClientHasNoSecrets,)))
 async def revoke_secret(
     client: Reference, which: SecretPlace, request: Request, caller: Administering
 ) -> ChangedClientAnswer:

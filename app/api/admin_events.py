@@ -8,6 +8,7 @@ from fastapi.responses import PlainTextResponse
 
 from app.api.audit_schemas import EventQuery, FoundEvents, Histogram, HistogramQuery
 from app.api.dependencies import Access, Auditing, services, stated
+from app.domain.errors import EventNotSealed
 from app.domain.event_filters import EventFilter, read_actions
 from app.http.clients import client_context
 from app.services.trail import Trail
@@ -49,7 +50,11 @@ async def show_histogram(request: Request, caller: Auditing, query: Annotated[Hi
     return Histogram.of(counts, query.bucket)
 
 
-@router.get("/{event_id}/proof", openapi_extra=stated(Access.AUDITOR), response_class=PlainTextResponse)
+@router.get(
+    "/{event_id}/proof",
+    openapi_extra=stated(Access.AUDITOR, refuses=(EventNotSealed,)),
+    response_class=PlainTextResponse,
+)
 async def prove_event(event_id: UUID, request: Request, caller: Auditing) -> PlainTextResponse:
     """
     That an event is in the signed tree: a C2SP tlog-proof, whose extra data is the entry.

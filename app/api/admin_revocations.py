@@ -16,6 +16,7 @@ from app.api.revocation_schemas import (
     missing,
 )
 from app.api.schemas import EndAnswer, EndOthersAnswer
+from app.domain.errors import FingerprintExpired, FingerprintRefused
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
 
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/admin", tags=["ending sessions"])
 
 @router.post(
     "/sessions/revocations",
-    openapi_extra=stated(Access.ADMIN, RevocationRequest, Kind.JSON),
+    openapi_extra=stated(Access.ADMIN, RevocationRequest, Kind.JSON, refuses=(FingerprintRefused, FingerprintExpired)),
     status_code=HTTPStatus.ACCEPTED,
     responses={200: {"model": DryRunAnswer}},
 )

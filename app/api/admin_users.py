@@ -15,10 +15,20 @@ from app.api.user_schemas import (
     PasswordTokenAnswer,
     ResetRequest,
     SelfQuery,
+    UnblockedUser,
     UserChangeRequest,
     UserQuery,
 )
-from app.domain.errors import InputInvalid
+from app.domain.errors import (
+    InputInvalid,
+    LastAdministrator,
+    OwnAccount,
+    TooBusy,
+    UserDeleted,
+    UserDisabled,
+    UsernameRefused,
+    UsernameTaken,
+)
 from app.domain.user_changes import UserChange
 from app.domain.user_filters import UserFilter
 from app.domain.users import name_prefix
@@ -28,6 +38,8 @@ from app.services.acting import Acting
 from app.services.authentication import Caller
 
 router = APIRouter(prefix="/admin/users", tags=["users"])
+
+ACTING = (UserDeleted, LastAdministrator, OwnAccount)
 
 
 @router.get("", openapi_extra=stated(Access.AUDITOR))
@@ -58,7 +70,11 @@ async def list_users(request: Request, caller: Auditing, query: Annotated[UserQu
     return AdminUserPage.of(seen)
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=stated(Access.ADMIN, InviteRequest, Kind.JSON))
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=stated(Access.ADMIN, InviteRequest, Kind.JSON, refuses=(UsernameTaken, UsernameRefused, TooBusy)),
+)
 async def create_user(request: Request, caller: Administering) -> InvitedUser:
     """
     Make an account for somebody. You never choose or see the password that they will have.
@@ -80,7 +96,10 @@ async def show_user(user_id: UUID, request: Request, caller: Auditing) -> AdminU
     return AdminUser.of(seen)
 
 
-@router.patch("/{user_id}", openapi_extra=stated(Access.ADMIN, UserChangeRequest, Kind.JSON))
+@router.patch(
+    "/{user_id}",
+    openapi_extra=stated(Access.ADMIN, UserChangeRequest, Kind.JSON, refuses=(*ACTING, UsernameTaken, UsernameRefused)),
+)
 async def change_user(
     user_id: UUID, request: Request, caller: Administering, query: Annotated[SelfQuery, Query()]
 ) -> ChangedUser:
@@ -100,7 +119,7 @@ async def change_user(
     return ChangedUser.after(await services(request).user_queries.look(changed.user), changed)
 
 
-@router.delete("/{user_id}", openapi_extra=stated(Access.ADMIN))
+@router.delete("/{user_id}", openapi_extra=stated(Access.ADMIN, refuses=ACTING))
 async def delete_user(
     user_id: UUID, request: Request, caller: Administering, query: Annotated[SelfQuery, Query()]
 ) -> ChangedUser:
@@ -117,7 +136,7 @@ async def delete_user(
 @router.post(
     "/{user_id}/password-token",
     status_code=status.HTTP_201_CREATED,
-    openapi_extra=stated(Access.ADMIN, ResetRequest, Kind.JSON, required=False),
+    openapi_extra=stated(Access.ADMIN, ResetRequest, Kind.JSON, required=False, refuses=(*ACTING, UserDisabled)),
 )
 async def issue_password_token(
     user_id: UUID, request: Request, caller: Administering, query: Annotated[SelfQuery, Query()]
@@ -133,6 +152,17 @@ async def issue_password_token(
         user_id, forget=body.forget_password, by=_acting(request, caller, allow_self=query.allow_self)
     )
     return PasswordTokenAnswer.of(token, ended)
+
+
+@router.delete("/{user_id}/login-throttle", openapi_extra=stated(Access.ADMIN, refuses=ACTING))
+async def unblock_user(user_id: UUID, request: Request, caller: Administering) -> UnblockedUser:
+    """
+    Forget a user's failed sign-ins, so that a new device need not wait. Nobody is told the password by this.
+
+    `changed` is false if there were none.
+    """
+    changed = await services(request).throttling.unblock(user_id, by=_acting(request, caller))
+    return UnblockedUser(id=user_id, changed=changed)
 
 
 def _acting(request: Request, caller: Caller, *, allow_self: bool = False) -> Acting:

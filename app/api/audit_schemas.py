@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from app.api.parameters import Cursor, Moment, Network, Parameters, checked
 from app.api.schemas import EventAnswer
 from app.domain.event_filters import Bucket, read_actions
-from app.domain.events import Outcome
+from app.domain.events import Action, Outcome
 from app.domain.users import USERNAME_CHARACTERS
 from app.http.bodies import Text
 from app.services.trail import Found
@@ -18,7 +18,13 @@ from app.services.trail import Found
 EVENTS_LIMIT = 500
 
 Person = Annotated[Text, Field(min_length=1, max_length=USERNAME_CHARACTERS)]
-Pattern = Annotated[Text, Field(max_length=64), AfterValidator(checked(lambda pattern: read_actions([pattern])))]
+# The whole vocabulary: each action, and each noun with all its actions.
+ACTIONS = sorted({*Action, *(f"{action.partition('.')[0]}.*" for action in Action)})
+Pattern = Annotated[
+    Text,
+    Field(max_length=64, json_schema_extra={"enum": [*ACTIONS]}),
+    AfterValidator(checked(lambda pattern: read_actions([pattern]))),
+]
 
 
 class Filters(Parameters):

@@ -61,7 +61,7 @@ class Requirement:
         return not self.scopes or self.scopes <= set(caller.scope.split(" "))
 
 
-@router.get("/authz", response_class=Response, openapi_extra=stated(Access.SIGNED_IN))
+@router.get("/authz", response_class=Response, openapi_extra=stated(Access.SIGNED_IN, refuses=(NotPermitted,)))
 async def authorise(request: Request, caller: SignedIn) -> Response:
     """
     Whether to let a request through: 200 with the identity in headers, 401, or 403. By any method; a body is not read.

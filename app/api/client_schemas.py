@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from app.api.parameters import Cursor, Parameters
 from app.api.schemas import Password, PresentedToken, Username
@@ -24,6 +24,7 @@ from app.domain.api_clients import (
 )
 from app.domain.clients import USER_AGENT_BYTES, ClientContext, clean_user_agent
 from app.domain.errors import InputInvalid
+from app.domain.users import Role
 from app.http.bodies import Body, Text
 from app.services.api_clients import ClientList, MadeClient
 
@@ -34,22 +35,62 @@ METHODS_MAXIMUM: Final = 16
 class GrantRequest(Body):
     """The fields of RFC 6749 sections 4.3.2, 4.4.2 and 6. What is needed depends on `grant_type`."""
 
-    grant_type: Annotated[Text, Field(max_length=200)] | None = None
+    model_config = ConfigDict(json_schema_extra={"required": ["grant_type"]})
+
+    grant_type: Annotated[Text, Field(max_length=200, json_schema_extra={"enum": [*ClientGrant]})] | None = None
     username: Username | None = None
     password: Password | None = None
     scope: Annotated[Text, Field(max_length=2000)] = ""
     refresh_token: PresentedToken | None = None
+    device_token: PresentedToken | None = None
 
 
 class PresentedRequest(Body):
     """RFC 7009 section 2.1, RFC 7662 section 2.1. The token says itself what it is: the hint is not needed."""
 
-    token: Annotated[Text, Field(max_length=16_384)] | None = None
+    model_config = ConfigDict(json_schema_extra={"required": ["token"]})
+
+    token: Annotated[Text, Field(max_length=16_384, json_schema_extra={"minLength": 1})] | None = None
     token_type_hint: Text | None = None
 
 
+class GrantAnswer(BaseModel):
+    """RFC 6749 section 5.1. Without `refresh_token` and what belongs to it where a client asks for itself."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    scope: str | None = None
+    refresh_token: str | None = None
+    refresh_expires_in: int | None = None
+    session_id: UUID | None = None
+
+
+class IntrospectionAnswer(BaseModel):
+    """RFC 7662 section 2.2. Of a token that is not live only that."""
+
+    active: bool
+    token_use: Literal["access_token", "refresh_token"] | None = None
+    token_type: Literal["Bearer"] | None = None
+    sub: str | None = None
+    sid: UUID | None = None
+    client_id: str | None = None
+    scope: str | None = None
+    roles: list[Role] | None = None
+    aud: str | None = None
+    iss: str | None = None
+    iat: int | None = None
+    exp: int | None = None
+    auth_time: int | None = None
+    amr: list[str] | None = None
+    acr: str | None = None
+    jti: str | None = None
+
+
 def _listed(value: object) -> object:
-    """JSON has lists, not sets."""
+    """JSON has lists, not sets: each item once."""
+    if isinstance(value, list) and len({str(item) for item in value}) != len(value):
+        raise ValueError("must have each item once")
     return frozenset(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
 
 
@@ -65,8 +106,8 @@ class ClientRequest(Body):
     scopes: Annotated[frozenset[ClientScope], BeforeValidator(_listed)] = frozenset()
     grants: Annotated[frozenset[ClientGrant], BeforeValidator(_listed)] | None = None
     session_scopes: Annotated[tuple[Annotated[Text, Field(min_length=1)], ...], Field(max_length=SCOPES_MAXIMUM)] = ()
-    first_party: bool = False
-    public: bool = False
+    first_party: StrictBool = False
+    public: StrictBool = False
 
     def read(self) -> NewClient:
         """
@@ -74,7 +115,7 @@ class ClientRequest(Body):
             InputInvalid: a combination that must not be.
         """
         if any(" " in scope for scope in self.session_scopes):
-            raise InputInvalid("session_scopes must be a list of single words.")
+            raise InputInvalid("session_scopes must be a list of single words.", field="session_scopes")
         return NewClient(
             name=self.name,
             client_id=self.client_id,
@@ -89,7 +130,7 @@ class ClientRequest(Body):
 class RotationRequest(Body):
     """For how long the former secret works on; null: until it is revoked."""
 
-    overlap_seconds: Annotated[int, Field(ge=0, le=int(OVERLAP_MAXIMUM.total_seconds()))] | None = int(
+    overlap_seconds: Annotated[StrictInt, Field(ge=0, le=int(OVERLAP_MAXIMUM.total_seconds()))] | None = int(
         OVERLAP.total_seconds()
     )
 
@@ -169,6 +210,9 @@ class ClientPage(BaseModel):
         return cls(items=[ClientAnswer.of(client) for client in page.items], next=page.next)
 
 
+_ADDRESS: Final[dict[str, Any]] = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+
+
 class VouchedRequest(Body):
     """
     How a client has authenticated a person, and from where they came.
@@ -182,8 +226,8 @@ class VouchedRequest(Body):
         Field(min_length=1, max_length=METHODS_MAXIMUM),
     ]
     acr: Annotated[str, Field(pattern=r"^[\x21-\x7E]{1,200}$")] | None = None
-    auth_time: Annotated[int, Field(ge=0, le=253_402_300_799)] | None = None
-    ip: Annotated[Text, Field(max_length=64)] | None = None
+    auth_time: Annotated[StrictInt, Field(ge=0, le=253_402_300_799)] | None = None
+    ip: Annotated[Text, Field(max_length=64, json_schema_extra=_ADDRESS)] | None = None
     user_agent: Annotated[Text, Field(max_length=4 * USER_AGENT_BYTES)] | None = None
     scope: Annotated[Text, Field(max_length=SCOPE_CHARACTERS)] = ""
 
@@ -200,7 +244,7 @@ class VouchedRequest(Body):
         """
         wanted = read_scope(self.scope)
         if client.session_scopes and not set(wanted) <= set(client.session_scopes):
-            raise InputInvalid("scope must be within the client's session_scopes.")
+            raise InputInvalid("scope must be within the client's session_scopes.", field="scope")
         return write_scope(wanted or client.session_scopes)
 
     def person_at(self, request_id: UUID | None) -> ClientContext:
@@ -216,6 +260,6 @@ class VouchedRequest(Body):
         except ValueError:
             address = None
         if self.ip is not None and (address is None or "%" in self.ip):
-            raise InputInvalid("ip must be an address.")
+            raise InputInvalid("ip must be an address.", field="ip")
         mapped = getattr(address, "ipv4_mapped", None)
         return ClientContext(ip=mapped or address, user_agent=agent, request_id=request_id)

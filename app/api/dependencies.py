@@ -16,7 +16,7 @@ from fastapi.security import OAuth2PasswordBearer
 
 from app.api.parameters import refuse_other_parameters
 from app.container import Container
-from app.domain.errors import AccessTokenRejected, InputInvalid, NotPermitted, OperatorTokenRejected
+from app.domain.errors import AccessTokenRejected, InputInvalid, NotPermitted, OperatorTokenRejected, RotaError
 from app.domain.pages import Position, read_cursor
 from app.domain.users import Role
 from app.http.bodies import Body, Kind, body_documentation
@@ -40,10 +40,25 @@ class Access(StrEnum):
     CLIENT = "API client"  # with the scope that the route's guard names
 
 
-def stated(access: Access, body: type[Body] | None = None, *kinds: Kind, required: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route: who may call it, and what body it reads."""
+def stated(
+    access: Access,
+    body: type[Body] | None = None,
+    *kinds: Kind,
+    required: bool = True,
+    optionally: Access | None = None,
+    refuses: tuple[type[RotaError], ...] = (),
+) -> dict[str, Any]:
+    """
+    `openapi_extra` of a route: who may call it, what body it reads, and what it may refuse.
+
+    Args:
+        optionally: Where anyone may call it: whose credential makes a difference.
+        refuses: What does not follow from the rest; see `app/api/openapi.py`.
+    """
     documented = body_documentation(body, *kinds, required=required) if body else {}
-    return {"x-access": access.value, **documented}
+    if optionally:
+        documented["x-access-optional"] = optionally.value
+    return {"x-access": access.value, "x-refuses": [kind.__name__ for kind in refuses], **documented}
 
 
 def services(request: Request) -> Container:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.client_auth import client_with
 from app.api.dependencies import Access, services, stated
 from app.domain.api_clients import ApiClient, ClientScope
-from app.domain.errors import FeedCursorInvalid
+from app.domain.errors import FeedCursorGone, FeedCursorInvalid, TooManyStreams
 from app.domain.session_ends import ReasonClass
 from app.domain.snapshots import CURSOR_CHARACTERS
 from app.http.deadline import allow_longer
@@ -66,12 +66,24 @@ class FeedAnswer(BaseModel):
     more: bool
 
 
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event; `data` is a `Revoked`, `id` a cursor.",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"const": "session-revoked"},
+        "id": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "Events `session-revoked`", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "Events `session-revoked`", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 
-@router.get("", openapi_extra=stated(Access.CLIENT), response_model=FeedAnswer)
+@router.get(
+    "", openapi_extra=stated(Access.CLIENT, refuses=(FeedCursorGone, TooManyStreams)), response_model=FeedAnswer
+)
 async def poll(request: Request, client: Following, query: Annotated[PollQuery, Query()]) -> Response:
     """
     Sessions that have ended since a cursor, in order of their commits; none is ever left out, one may come twice.
@@ -95,7 +107,7 @@ async def poll(request: Request, client: Following, query: Annotated[PollQuery, 
     return _answer(page)
 
 
-@router.get("/snapshot", openapi_extra=stated(Access.CLIENT), response_model=FeedAnswer)
+@router.get("/snapshot", openapi_extra=stated(Access.CLIENT, refuses=(FeedCursorGone,)), response_model=FeedAnswer)
 async def snapshot(request: Request, client: Following, query: Annotated[PageQuery, Query()]) -> Response:  # noqa: ARG001 - a guard
     """
     All ended sessions whose access tokens may still be going round, in pages: ask with `after=next` while there is
@@ -104,7 +116,12 @@ async def snapshot(request: Request, client: Following, query: Annotated[PageQue
     return _answer(await services(request).feed.page(query.after, limit=query.limit, with_tokens=query.sets))
 
 
-@router.get("/stream", openapi_extra=stated(Access.CLIENT), responses=_STREAM, response_class=Response)
+@router.get(
+    "/stream",
+    openapi_extra=stated(Access.CLIENT, refuses=(FeedCursorGone, TooManyStreams)),
+    responses=_STREAM,
+    response_class=Response,
+)
 async def stream(request: Request, client: Following, query: Annotated[FeedQuery, Query()]) -> Response:
     """
     The same as server-sent events, from `Last-Event-ID`, else `after`, else all that still matters.

@@ -1,7 +1,10 @@
 """For whoever runs us."""
 
+from typing import Any, Final
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from app.api.dependencies import Access, is_operator, services, stated
 from app.domain.errors import Unavailable
@@ -10,13 +13,29 @@ from app.domain.readiness import Report
 router = APIRouter(tags=["operation"])
 
 
+class CheckAnswer(BaseModel):
+    name: str
+    ok: bool
+    why: str | None
+
+
+class ReadyAnswer(BaseModel):
+    """`checks`: for the operator only."""
+
+    status: str
+    checks: list[CheckAnswer] | None = None
+
+
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {200: {"model": ReadyAnswer}, 503: {"model": ReadyAnswer}}
+
+
 @router.get("/livez", openapi_extra=stated(Access.ANYONE))
 async def live() -> dict[str, str]:
     """The process answers. Never asks the database."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", openapi_extra=stated(Access.ANYONE))
+@router.get("/readyz", openapi_extra=stated(Access.ANYONE, optionally=Access.OPERATOR), responses=_ANSWERS)
 async def ready(request: Request) -> Response:
     """
     200 if this process should be given requests, 503 otherwise.

@@ -1,16 +1,16 @@
 """What others need to know of us: the keys that verify our access tokens, and where what is."""
 
 import json
-from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response, status
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from pydantic import BaseModel
 
 from app.api.dependencies import Access, services, stated
 from app.domain.api_clients import ClientGrant, ClientScope
+from app.http.errors import PathNotFound
+from app.http.kept import kept
 
 # HEAD too (RFC 9110 section 9.1): caches and people look at headers with it. The server leaves the body out.
 router = APIRouter(tags=["standards"])
@@ -21,10 +21,52 @@ KEPT_SECONDS: Final = 3600
 
 _SECRETS: Final = ["client_secret_basic", "client_secret_post"]
 _METADATA: Final = "/.well-known/oauth-authorization-server"
+_HEADERS: Final = {
+    "ETag": {"required": True, "description": "RFC 9110 section 8.8.3.", "schema": {"type": "string"}},
+    "Cache-Control": {"required": True, "description": "For how long it may be kept.", "schema": {"type": "string"}},
+}
+_KEPT: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"headers": _HEADERS},
+    304: {"description": "It is what you have: `If-None-Match` named its ETag.", "headers": _HEADERS},
+}
+
+
+class Key(BaseModel):
+    """RFC 7517 section 4, RFC 7518 section 6.2.1."""
+
+    kty: str
+    crv: str
+    x: str
+    y: str
+    alg: str
+    use: str
+    kid: str
+
+
+class KeySet(BaseModel):
+    """RFC 7517 section 5."""
+
+    keys: list[Key]
+
+
+class Metadata(BaseModel):
+    """RFC 8414 section 2."""
+
+    issuer: str
+    token_endpoint: str
+    revocation_endpoint: str
+    introspection_endpoint: str
+    jwks_uri: str
+    scopes_supported: list[str]
+    grant_types_supported: list[str]
+    response_types_supported: list[str]
+    token_endpoint_auth_methods_supported: list[str]
+    revocation_endpoint_auth_methods_supported: list[str]
+    introspection_endpoint_auth_methods_supported: list[str]
 
 
 @router.head("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE), include_in_schema=False)
-@router.get("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
+@router.get("/.well-known/jwks.json", openapi_extra=stated(Access.ANYONE), response_model=KeySet, responses=_KEPT)
 async def key_set(request: Request) -> Response:
     """The key set (RFC 7517): the previous, the current and the next 30 days' keys. With an ETag."""
     keys = services(request).signing_keys.published(services(request).clock.on_host())
@@ -32,19 +74,19 @@ async def key_set(request: Request) -> Response:
 
 
 @router.head(_METADATA, openapi_extra=stated(Access.ANYONE), include_in_schema=False)
-@router.get(_METADATA, openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
+@router.get(_METADATA, openapi_extra=stated(Access.ANYONE), response_model=Metadata, responses=_KEPT)
 async def metadata(request: Request) -> Response:
     """Where what is, and what it can (RFC 8414). All addresses begin with `ROTA_ISSUER`."""
     return _kept(request, _describe(services(request).settings.issuer))
 
 
 @router.head(_METADATA + "/{path:path}", openapi_extra=stated(Access.ANYONE), include_in_schema=False)
-@router.get(_METADATA + "/{path:path}", openapi_extra=stated(Access.ANYONE), response_class=JSONResponse)
+@router.get(_METADATA + "/{path:path}", openapi_extra=stated(Access.ANYONE), response_model=Metadata, responses=_KEPT)
 async def metadata_of_path(path: str, request: Request) -> Response:
     """The same where the issuer has a path, which then stands behind (RFC 8414 section 3.1)."""
     issuer = services(request).settings.issuer
     if not path or urlsplit(issuer).path.strip("/") != path:
-        raise HTTPException(status.HTTP_404_NOT_FOUND)
+        raise PathNotFound
     return _kept(request, _describe(issuer))
 
 
@@ -70,9 +112,4 @@ def _describe(issuer: str) -> dict[str, Any]:
 def _kept(request: Request, content: dict[str, Any]) -> Response:
     """An answer that may be kept, or that it is what the asker has (RFC 9110 section 13.1.2)."""
     body = json.dumps(content, separators=(",", ":")).encode()
-    tag = f'"{sha256(body).hexdigest()[:32]}"'
-    headers = {"Cache-Control": f"public, max-age={KEPT_SECONDS}", "ETag": tag}
-    named = [each.strip() for each in ",".join(request.headers.getlist("if-none-match")).split(",")]
-    if "*" in named or tag in {each.removeprefix("W/") for each in named}:
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    return kept(request, body, "application/json", f"public, max-age={KEPT_SECONDS}")

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 
 from app.api.dependencies import Access, After, Limit, SignedIn, services, stated
 from app.api.schemas import EndOthersAnswer, EventAnswer, EventPage, MeAnswer, PasswordChangeRequest
+from app.domain.errors import InvalidCredentials, PasswordRefused, TooBusy
 from app.domain.pages import write_cursor
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
@@ -17,7 +18,12 @@ async def show_me(request: Request, caller: SignedIn) -> MeAnswer:
     return MeAnswer.of_session(await services(request).users.get(caller.user_id), caller.session_id)
 
 
-@router.put("/password", openapi_extra=stated(Access.SIGNED_IN, PasswordChangeRequest, Kind.JSON))
+@router.put(
+    "/password",
+    openapi_extra=stated(
+        Access.SIGNED_IN, PasswordChangeRequest, Kind.JSON, refuses=(InvalidCredentials, PasswordRefused, TooBusy)
+    ),
+)
 async def change_password(request: Request, caller: SignedIn) -> EndOthersAnswer:
     """Set a new password. All your other sessions end with it."""
     body = await read_body(request, PasswordChangeRequest, Kind.JSON)

@@ -6,10 +6,21 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.client_auth import AnyClient, client_with
-from app.api.client_schemas import GrantRequest, PresentedRequest
+from app.api.client_schemas import GrantAnswer, GrantRequest, IntrospectionAnswer, PresentedRequest
 from app.api.dependencies import Access, idempotency_key, services, stated
 from app.domain.api_clients import ApiClient, ClientGrant, ClientScope
-from app.domain.errors import InputInvalid, UnsupportedGrantType
+from app.domain.errors import (
+    GrantNotPermitted,
+    InputInvalid,
+    InvalidCredentials,
+    InvalidScope,
+    OneTimePasswordElsewhere,
+    RefreshTokenRejected,
+    TokenOfAnotherClient,
+    TooBusy,
+    UnsupportedGrantType,
+    UnsupportedTokenType,
+)
 from app.http.bodies import Kind, read_form_as
 from app.http.clients import client_context
 from app.http.oauth_errors import NOT_KEPT
@@ -17,10 +28,24 @@ from app.services.tokens import IssuedTokens
 
 router = APIRouter(prefix="/oauth2", tags=["standards"])
 
+REFUSED = (
+    GrantNotPermitted,
+    UnsupportedGrantType,
+    InvalidScope,
+    InvalidCredentials,
+    OneTimePasswordElsewhere,
+    RefreshTokenRejected,
+    TooBusy,
+)
 Introspecting = Annotated[ApiClient, Depends(client_with(ClientScope.INTROSPECT))]
 
 
-@router.post("/token", openapi_extra=stated(Access.CLIENT, GrantRequest, Kind.FORM), response_class=JSONResponse)
+@router.post(
+    "/token",
+    openapi_extra=stated(Access.CLIENT, GrantRequest, Kind.FORM, refuses=REFUSED),
+    response_model=GrantAnswer,
+    response_model_exclude_unset=True,
+)
 async def grant_token(request: Request, api_client: AnyClient) -> JSONResponse:
     """
     Tokens for a grant (RFC 6749): `password` for first-party clients that may, `refresh_token`, `client_credentials`.
@@ -36,7 +61,9 @@ async def grant_token(request: Request, api_client: AnyClient) -> JSONResponse:
         case ClientGrant.PASSWORD:
             if form.username is None or form.password is None:
                 raise InputInvalid("username and password are needed.")
-            issued = await oauth.sign_in(api_client, form.username, form.password, form.scope, client=client)
+            issued = await oauth.sign_in(
+                api_client, form.username, form.password, form.scope, client=client, device_token=form.device_token
+            )
         case ClientGrant.REFRESH_TOKEN:
             if form.refresh_token is None:
                 raise InputInvalid("refresh_token is needed.")
@@ -51,7 +78,13 @@ async def grant_token(request: Request, api_client: AnyClient) -> JSONResponse:
     return _pair(issued)
 
 
-@router.post("/revoke", openapi_extra=stated(Access.CLIENT, PresentedRequest, Kind.FORM), response_class=Response)
+@router.post(
+    "/revoke",
+    openapi_extra=stated(
+        Access.CLIENT, PresentedRequest, Kind.FORM, refuses=(TokenOfAnotherClient, UnsupportedTokenType)
+    ),
+    response_class=Response,
+)
 async def revoke_token(request: Request, api_client: AnyClient) -> Response:
     """
     End the session of an access or refresh token (RFC 7009). A token that is none, or dead, is a 200 likewise.
@@ -64,7 +97,9 @@ async def revoke_token(request: Request, api_client: AnyClient) -> Response:
 
 
 @router.post(
-    "/introspect", openapi_extra=stated(Access.CLIENT, PresentedRequest, Kind.FORM), response_class=JSONResponse
+    "/introspect",
+    openapi_extra=stated(Access.CLIENT, PresentedRequest, Kind.FORM),
+    response_model=IntrospectionAnswer,
 )
 async def introspect_token(request: Request, _: Introspecting) -> JSONResponse:
     """Whether an access or refresh token is live, and what it says (RFC 7662). Needs the scope `introspect`."""
@@ -87,9 +122,10 @@ def _pair(issued: IssuedTokens) -> JSONResponse:
         refresh_expires_in=issued.refresh_expires_in,
         session_id=str(issued.session_id),
         scope=issued.scope,
+        device_token=issued.device_token or "",
     )
 
 
 def _tokens(**members: str | int) -> JSONResponse:
-    """RFC 6749 section 5.1. An empty scope has no spelling (section 3.3), so it is left out."""
+    """RFC 6749 section 5.1. What is empty is left out: an empty scope has no spelling (section 3.3)."""
     return JSONResponse({name: value for name, value in members.items() if value != ""}, headers=NOT_KEPT)

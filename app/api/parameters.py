@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Annotated, Any, get_origin
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.domain.errors import InputInvalid
 from app.domain.event_filters import IpNetwork, read_moment, read_network
-from app.domain.session_filters import read_user, read_username_prefix
+from app.domain.session_filters import PREFIX_CHARACTERS_MINIMUM, read_user, read_username_prefix
 from app.domain.users import USERNAME_CHARACTERS
 from app.http.bodies import Text
 from app.http.errors import BodyInvalid
@@ -51,10 +51,27 @@ def checked(reader: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 Moment = Annotated[datetime, BeforeValidator(reading(read_moment))]
-Network = Annotated[IpNetwork, BeforeValidator(reading(read_network))]
+# An address, or a network in CIDR form.
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_ADDRESS_OR_NETWORK = {
+    "anyOf": [
+        {"type": "string", "format": "ipv4"},
+        {"type": "string", "format": "ipv6"},
+        {"type": "string", "pattern": rf"^({_BYTE}\.){{3}}{_BYTE}/(3[0-2]|[12]?[0-9])$"},
+        {"type": "string", "pattern": "^([0-9A-Fa-f]{1,4}:){1,7}:/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$"},
+    ],
+    "examples": ["203.0.113.0/24", "2001:db8::/32"],
+}
+Network = Annotated[IpNetwork, BeforeValidator(reading(read_network)), WithJsonSchema(_ADDRESS_OR_NETWORK)]
 Person = Annotated[Text, Field(min_length=1, max_length=USERNAME_CHARACTERS), AfterValidator(checked(read_user))]
 Prefix = Annotated[
-    Text, Field(min_length=1, max_length=USERNAME_CHARACTERS), AfterValidator(reading(read_username_prefix))
+    Text,
+    Field(
+        min_length=1,
+        max_length=USERNAME_CHARACTERS,
+        json_schema_extra={"minLength": PREFIX_CHARACTERS_MINIMUM},  # its reader says so in words of its own
+    ),
+    AfterValidator(reading(read_username_prefix)),
 ]
 Cursor = Annotated[Text, Field(max_length=CURSOR_CHARACTERS)]
 

@@ -4,13 +4,19 @@ from fastapi import APIRouter, Request
 
 from app.api.dependencies import Access, services, stated
 from app.api.schemas import EndOthersAnswer, PasswordTokenRequest
+from app.domain.errors import PasswordRefused, PasswordTokenRejected, TooBusy
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
 
 router = APIRouter(tags=["sign-in"])
 
 
-@router.put("/password", openapi_extra=stated(Access.ANYONE, PasswordTokenRequest, Kind.JSON))
+@router.put(
+    "/password",
+    openapi_extra=stated(
+        Access.ANYONE, PasswordTokenRequest, Kind.JSON, refuses=(PasswordTokenRejected, PasswordRefused, TooBusy)
+    ),
+)
 async def set_password(request: Request) -> EndOthersAnswer:
     """
     Set your password with a set-password token, which is good once. All your sessions end; then sign in.

@@ -2,40 +2,65 @@
 
 import json
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.domain.families import LABEL_CHARACTERS, Family, SessionState
-from app.domain.passwords import MAXIMUM_BYTES
+from app.domain.passwords import MAXIMUM_BYTES, MAXIMUM_CHARACTERS, is_presentable
 from app.domain.users import USERNAME_CHARACTERS, User
 from app.http.bodies import Body, Text
 from app.repositories.audit import StoredEvent
 from app.services.tokens import IssuedTokens
 
 Username = Annotated[Text, Field(min_length=1, max_length=USERNAME_CHARACTERS)]
-Password = Annotated[Text, Field(min_length=1, max_length=MAXIMUM_BYTES)]
+NEW_PASSWORD_CHARACTERS = 8192  # beyond what may be set, so that the refusal is the rules' own, with its reason
+
+
+def _presentable(password: str) -> str:
+    if not is_presentable(password):
+        raise ValueError(f"must have at most {MAXIMUM_BYTES} bytes")
+    return password
+
+
+Password = Annotated[Text, Field(min_length=1, max_length=MAXIMUM_CHARACTERS), AfterValidator(_presentable)]
+# What else is wrong with one, NUL among it, the rules for passwords say.
+NewPassword = Annotated[str, Field(max_length=NEW_PASSWORD_CHARACTERS)]
 PresentedToken = Annotated[Text, Field(min_length=1, max_length=8192)]
 
 
 class RegisterRequest(Body):
     username: Username
-    password: Password
+    password: NewPassword
+
+
+class Place(StrEnum):
+    """Where the refresh token goes. A script can read a body, and only the browser a cookie."""
+
+    BODY = "body"
+    COOKIE = "cookie"
 
 
 class TokenRequest(Body):
-    """The fields of RFC 6749 sections 4.3.2 and 6. What is needed depends on `grant_type`."""
+    """The fields of RFC 6749 sections 4.3.2 and 6, and one of ours. What is needed depends on `grant_type`."""
 
-    grant_type: Annotated[Text, Field(max_length=200)] = "password"
+    grant_type: Annotated[Text, Field(max_length=200, json_schema_extra={"enum": ["password", "refresh_token"]})] = (
+        "password"
+    )
     username: Username | None = None
     password: Password | None = None
     scope: Annotated[Text, Field(max_length=2000)] = ""
     refresh_token: PresentedToken | None = None
+    device_token: PresentedToken | None = None
+    refresh_token_in: Place = Place.BODY
 
 
 class RefreshRequest(Body):
-    refresh_token: PresentedToken
+    """Without a token in it, the one of the cookie is meant."""
+
+    refresh_token: PresentedToken | None = None
 
 
 class LogoutRequest(Body):
@@ -48,16 +73,22 @@ class LabelRequest(Body):
 
 class PasswordChangeRequest(Body):
     current_password: Password
-    new_password: Password
+    new_password: NewPassword
 
 
 class PasswordTokenRequest(Body):
     token: PresentedToken
-    new_password: Password
+    new_password: NewPassword
+
+
+def _in_cookie_or_body(schema: dict[str, Any]) -> None:
+    schema["required"].remove("refresh_token")
 
 
 class TokenAnswer(BaseModel):
-    """RFC 6749 section 5.1. Lifetimes are seconds."""
+    """RFC 6749 section 5.1. Lifetimes are seconds. `refresh_token` is not there when it is in the cookie."""
+
+    model_config = ConfigDict(json_schema_extra=_in_cookie_or_body)
 
     access_token: str
     token_type: str = "bearer"  # noqa: S105 - a scheme
@@ -77,6 +108,16 @@ class TokenAnswer(BaseModel):
             session_id=issued.session_id,
             scope=issued.scope,
         )
+
+
+class SignInAnswer(TokenAnswer):
+    """`device_token` comes with a sign-in of a device that had none: keep it, and present it at the next sign-in."""
+
+    device_token: str | None = None
+
+    @classmethod
+    def of(cls, issued: IssuedTokens) -> Self:
+        return cls(**TokenAnswer.of(issued).model_dump(), device_token=issued.device_token)
 
 
 class EndAnswer(BaseModel):

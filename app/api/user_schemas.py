@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from app.api.dependencies import PAGE_LIMIT
 from app.api.parameters import Cursor, Moment, Parameters
@@ -44,9 +45,11 @@ class InviteRequest(Body):
 class UserChangeRequest(Body):
     """What is left out stays as it is; at least one member."""
 
-    username: Username | None = None
-    role: Role | None = None
-    disabled: bool | None = None
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    username: Username | SkipJsonSchema[None] = None
+    role: Role | SkipJsonSchema[None] = None
+    disabled: StrictBool | SkipJsonSchema[None] = None
 
     @field_validator("username", "role", "disabled", mode="before")
     @classmethod
@@ -57,7 +60,7 @@ class UserChangeRequest(Body):
 
 
 class ResetRequest(Body):
-    forget_password: bool = False
+    forget_password: StrictBool = False
 
 
 class AdminUser(BaseModel):
@@ -149,6 +152,11 @@ class PasswordTokenAnswer(BaseModel):
     @classmethod
     def of(cls, token: IssuedToken, sessions_ended: int) -> Self:
         return cls(password_token=token.token, expires_at=token.expires_at, sessions_ended=sessions_ended)
+
+
+class UnblockedUser(BaseModel):
+    id: UUID
+    changed: bool
 
 
 def _members(user: User) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from app.api.dependencies import Access, services, stated
 from app.api.parameters import refuse_other_parameters
 from app.api.schemas import TokenAnswer
 from app.domain.api_clients import ApiClient, ClientScope
+from app.domain.errors import UserDisabled
 from app.domain.events import Actor, ActorKind
 from app.http.bodies import Kind, read_body
 from app.http.clients import client_context
@@ -21,7 +22,9 @@ router = APIRouter(prefix="/admin/users", tags=["API clients"])
 Vouching = Annotated[ApiClient, Depends(client_with(ClientScope.SESSIONS))]
 
 
-@router.post("/{user_id}/sessions", openapi_extra=stated(Access.CLIENT, VouchedRequest, Kind.JSON))
+@router.post(
+    "/{user_id}/sessions", openapi_extra=stated(Access.CLIENT, VouchedRequest, Kind.JSON, refuses=(UserDisabled,))
+)
 async def open_session(user_id: UUID, request: Request, api_client: Vouching) -> TokenAnswer:
     """
     Open a session for a person you have authenticated. Needs the scope `sessions`, which is trust in all accounts.

@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from app.cli import audit, clients, config, db, dev, doctor, keys, maintain, serve, sessions, stats, users
+from app.cli import (
+    audit,
+    clients,
+    config,
+    db,
+    dev,
+    doctor,
+    keys,
+    maintain,
+    notifications,
+    serve,
+    sessions,
+    stats,
+    users,
+)
 from app.cli.exits import Exit
 from app.domain.errors import RotaError, Unavailable, UserNotFound
 from app.settings import SettingsInvalid
@@ -21,6 +35,7 @@ cli.add_typer(db.commands, name="db")
 cli.add_typer(users.commands, name="users")
 cli.add_typer(sessions.commands, name="sessions")
 cli.add_typer(clients.commands, name="clients")
+cli.add_typer(notifications.commands, name="notifications")
 cli.add_typer(audit.commands, name="audit")
 cli.add_typer(keys.commands, name="keys")
 cli.add_typer(config.commands, name="config")

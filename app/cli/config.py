@@ -19,6 +19,7 @@ UNITS: Final = {
     "_milliseconds": "milliseconds",
     "_seconds": "seconds",
     "_days": "days",
+    "_characters": "characters",
     "database_pool_size": "connections",
     "max_sessions_per_user": "sessions",
     "streams_per_client": "streams",

@@ -120,7 +120,7 @@ async def _first_admin() -> str | None:
     try:
         if await container.users.has_admin():
             return None
-        password = secrets.token_urlsafe(18)
+        password = secrets.token_urlsafe(48)  # 64 characters: enough for whatever minimum is set
         await container.users.create(ADMIN, password, role=Role.ADMIN, actor=SYSTEM, client=NO_CLIENT)
         return password
     finally:

@@ -45,18 +45,31 @@ def say(data: dict[str, Any], words: str, as_json: bool) -> None:  # noqa: FBT00
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that is told `(done, total)`; it draws a bar if standard error is a terminal."""
+def progress(label: str, *, rate: bool = False) -> Iterator[Callable[..., None]]:
+    """
+    A function that is told `(done, total)`, and another label if it has one; it draws a bar if standard error is a
+    terminal, with how many a second if `rate`.
+    """
     if not sys.stderr.isatty():
-        yield lambda _done, _total: None
+        yield lambda _done, _total, _label=None: None
         return
     from rich.console import Console  # noqa: PLC0415 - slow to import, and only for a terminal
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    if rate:
+        columns.insert(3, TextColumn("{task.fields[rate]}", markup=False))
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=max(done, total))
+        task = bar.add_task(label, total=None, rate="")
+
+        def draw(done: int, total: int, what: str | None = None) -> None:
+            shown = bar.tasks[0]
+            if what is not None and shown.description != what:
+                bar.reset(task, description=what, total=total)
+            speed = shown.finished_speed or shown.speed or 0
+            bar.update(task, completed=done, total=max(done, total), rate=f"{speed:,.0f}/s")
+
+        yield draw
 
 
 def parse_time(text: str | None) -> datetime | None:

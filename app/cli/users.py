@@ -7,6 +7,7 @@ from uuid import UUID
 
 import typer
 
+from app.cli import importing
 from app.cli.running import AsJson, parse_time, run, say
 from app.domain.entries import moment
 from app.domain.errors import UserNotFound
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from app.services.users import Changed
 
 commands = typer.Typer(help="Accounts.", no_args_is_help=True)
+commands.command("import")(importing.import_users)
+commands.command("export")(importing.export_users)
 
 Username = Annotated[str, typer.Argument(help="The user's name")]
 User = Annotated[str, typer.Argument(help="The user's name, or id")]
@@ -203,6 +206,19 @@ def reset_password(
     say(data, token.token, as_json)
     if not as_json:
         typer.echo(f"Not shown again; good until {_text(token.expires_at)}.", err=True)
+
+
+@commands.command()
+def unblock(user: User, as_json: AsJson = False) -> None:  # noqa: FBT002 - Typer's form
+    """Forget a user's failed sign-ins, so that a new device need not wait."""
+
+    async def work(services: "Container") -> tuple[UUID, bool]:
+        user_id = await _find(services, user)
+        return user_id, await services.throttling.unblock(user_id, by=_system())
+
+    user_id, changed = run(work)
+    words = f"{user} may try again at once" if changed else f"{user} had no failures to forget"
+    say({"id": str(user_id), "changed": changed}, words, as_json)
 
 
 @commands.command()

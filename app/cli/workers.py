@@ -16,6 +16,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.http.server import HURRY, STOP_SIGNALS, WHOLE_SECONDS, DrainingServer
 from app.observability.logs import configure_logs, get_logger
+from app.security.processors import VARIABLE, share_of_processors, usable_processors
 
 log = get_logger()
 
@@ -39,8 +40,9 @@ def serve_with_workers(options: Options, listening: socket.socket, count: int) -
     return _Supervisor(options, listening, count).run()
 
 
-def _work(options: Options, listening: socket.socket) -> None:
-    """A worker, in its own process."""
+def _work(options: Options, listening: socket.socket, processors: int) -> None:
+    """A worker, in its own process; `processors` is its share, so that all of them together hash on each just once."""
+    os.environ[VARIABLE] = str(processors)
     configure_logs("json")
     _Worker(uvicorn.Config(**options), supervised=True).run(sockets=[listening])
 
@@ -66,6 +68,7 @@ class _Supervisor:
         self._options = options
         self._listening = listening
         self._count = count
+        self._share = share_of_processors(usable_processors(), count)
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[SpawnProcess] = []
         self._spare = count  # to be started at once
@@ -78,7 +81,7 @@ class _Supervisor:
     def run(self) -> int:
         for sig in STOP_SIGNALS:
             signal.signal(sig, self._hear)
-        log.info("workers.starting", supervisor=os.getpid(), workers=self._count)
+        log.info("workers.starting", supervisor=os.getpid(), workers=self._count, processors=self._share)
         while self._stop_by is None or self._workers:
             if self._stop_by is None:
                 self._fill_up()
@@ -101,7 +104,7 @@ class _Supervisor:
         while len(self._workers) < self._count:
             if self._spare == 0 and time.monotonic() - self._started_at < RESTART_SECONDS:
                 return
-            worker = self._context.Process(target=_work, args=(self._options, self._listening))
+            worker = self._context.Process(target=_work, args=(self._options, self._listening, self._share))
             worker.start()
             self._workers.append(worker)
             self._spare = max(0, self._spare - 1)

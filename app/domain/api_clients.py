@@ -32,6 +32,7 @@ class ClientScope(StrEnum):
     REVOCATIONS = "revocations"  # follow the feed of ended sessions
     AUTHZ = "authz"  # ask as a proxy
     SESSIONS = "sessions"  # open sessions for people it has authenticated itself
+    NOTIFICATIONS = "notifications"  # read and acknowledge what people are to be told
 
 
 class ClientGrant(StrEnum):
@@ -68,15 +69,21 @@ class NewClient:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= NAME_CHARACTERS or not self.name.isprintable():
-            raise InputInvalid(f"name must have 1 to {NAME_CHARACTERS} printable characters.")
+            raise InputInvalid(f"name must have 1 to {NAME_CHARACTERS} printable characters.", field="name")
         if self.client_id is not None:
             check_client_id(self.client_id)
         if self.public and (not self.first_party or self.scopes):
-            raise InputInvalid("A public client must be first-party and can have no scopes: anybody can say it is it.")
+            raise InputInvalid(
+                "A public client must be first-party and can have no scopes: anybody can say it is it.", field="public"
+            )
         if self.public and ClientGrant.CLIENT_CREDENTIALS in self.all_grants:
-            raise InputInvalid("A public client has no credentials to ask with: grants cannot have client_credentials.")
+            raise InputInvalid(
+                "A public client has no credentials to ask with: grants cannot have client_credentials.", field="grants"
+            )
         if ClientGrant.PASSWORD in self.all_grants and not self.first_party:
-            raise InputInvalid("Only a first-party client may handle passwords: grants cannot have password.")
+            raise InputInvalid(
+                "Only a first-party client may handle passwords: grants cannot have password.", field="grants"
+            )
         read_scope(" ".join(self.session_scopes))
 
     @property
@@ -166,7 +173,9 @@ def read_scope(text: str) -> tuple[str, ...]:
     """
     values = tuple(dict.fromkeys(text.split(" "))) if text else ()
     if len(text) > SCOPE_CHARACTERS or len(values) > SCOPES_MAXIMUM or not all(map(_SCOPE_TOKEN.fullmatch, values)):
-        raise InputInvalid("scope must be words of printable ASCII without quotes and backslashes, one space between.")
+        raise InputInvalid(
+            "scope must be words of printable ASCII without quotes and backslashes, one space between.", field="scope"
+        )
     return values
 
 

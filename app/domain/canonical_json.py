@@ -2,10 +2,13 @@
 JSON with exactly one spelling, and a reader that refuses what is ambiguous.
 
 Written: RFC 8785 (JCS) restricted to strings, booleans, null, integers within 2^53, arrays and objects; floats are
-refused. Read: duplicate members, `NaN`, `Infinity` and bottomless nesting are refused.
+refused. Read: duplicate members, `NaN`, `Infinity`, numbers that become one of them, integers longer than any of ours,
+and deep nesting are refused.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
@@ -14,6 +17,12 @@ JsonValue = None | bool | int | str | Sequence["JsonValue"] | Mapping[str, "Json
 _INTEGER_LIMIT: Final = 2**53
 _DEPTH_LIMIT: Final = 16
 _MEMBERS_LIMIT: Final = 1000  # nothing of ours has fifty
+READ_DEPTH: Final = 32
+READ_MEMBERS: Final = 1000  # of one object
+READ_DIGITS: Final = 20  # of an integer, with its sign
+
+# A string that nobody closes goes to the end, so that a text is walked once, whatever it is.
+_BRACKETS: Final = re.compile(r'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 def encode(value: JsonValue) -> str:
@@ -56,19 +65,55 @@ def parse_strict(raw: bytes) -> object:
     Read JSON that must mean the same to every reader.
 
     Raises:
-        ValueError: not UTF-8, not JSON, a duplicate member, `NaN` or `Infinity`, nesting beyond the parser's limit.
+        ValueError: not UTF-8, not JSON, a duplicate member, more than `READ_MEMBERS`, nesting deeper than `READ_DEPTH`,
+            a number that no binary64 holds, an integer of more than `READ_DIGITS` digits.
     """
-    try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    text = raw.decode("utf-8")
+    # Few texts have so many brackets at all; of those that do, the depth is counted before anything recurses.
+    if raw.count(b"[") + raw.count(b"{") > READ_DEPTH and _is_deep(text):
+        raise ValueError("nested too deeply")
+    return json.loads(
+        text,
+        object_pairs_hook=_unique,
+        parse_constant=_refuse_constant,
+        parse_float=_read_float,
+        parse_int=_read_integer,
+    )
+
+
+def _is_deep(text: str) -> bool:
+    """Whether brackets are nested deeper than `READ_DEPTH`; those within strings do not count."""
+    depth = 0
+    for token in _BRACKETS.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            if depth > READ_DEPTH:
+                return True
+        elif token[0] in "]}":
+            depth -= 1
+    return False
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a member stands twice")
+    if len(pairs) > READ_MEMBERS:
+        raise ValueError("too many members")
     return members
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number beyond what is representable")
+    return value
+
+
+def _read_integer(text: str) -> int:
+    if len(text) > READ_DIGITS:
+        raise ValueError("an integer with too many digits")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -40,6 +40,20 @@ CHECKS: Final = (
         Need.NOTHING,
     ),
     Check(
+        "settings.password_length",
+        "New passwords have at least 15 characters",
+        "where a password is all that is asked for, a shorter one can be guessed from a stolen hash",
+        "Unset `ROTA_PASSWORD_MIN_CHARACTERS`, unless a second factor is asked for elsewhere.",
+        Need.NOTHING,
+    ),
+    Check(
+        "settings.proxies",
+        "The proxies before the server are trusted, and nobody else",
+        "limits by address and the trail are about the address that is believed",
+        "Set `ROTA_TRUSTED_PROXIES` as docs/operation/proxies.md says.",
+        Need.NOTHING,
+    ),
+    Check(
         "secrets.present",
         "There is a secret, no more than three, and each has an id of its own",
         "without one no server starts; a former one that stays is one more that can be stolen",

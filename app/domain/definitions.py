@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from app.domain.events import Outcome
+
+ROLLED_UP: Final = "rolled_up"  # the reason of a sum
 
 
 class Level(StrEnum):
@@ -60,3 +63,9 @@ class Definition:
     numbered: Numbered = Numbered.NEVER
     session: bool = False
     detail: Mapping[str, Member] = field(default_factory=dict)
+
+
+SUMMED: Final[Mapping[str, Member]] = {
+    "count": Member(Kind.INTEGER, "in a sum: how many more there were in that minute", required=False),
+    "minute": Member(Kind.STRING, "in a sum: which minute", required=False),
+}

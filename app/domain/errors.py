@@ -51,6 +51,7 @@ class TooBusy(Unavailable):
 
     code = "too_busy"
     message = "Too many sign-ins are waiting; please try again."
+    retry_after_seconds: ClassVar[int] = 2  # by then those who wait now have had their turn
 
 
 class InvalidCredentials(RotaError):
@@ -58,6 +59,21 @@ class InvalidCredentials(RotaError):
 
     code = "invalid_credentials"
     message = "The username or password is wrong."
+
+
+class TooManyAttempts(RotaError):
+    """
+    Refused before the password was looked at, and the same whether anybody has that name; `why` says which limit.
+
+    Never an OAuth error: nothing was said of the grant.
+    """
+
+    code = "too_many_attempts"
+    message = "Too many failed sign-ins; please wait before trying again."
+
+    def __init__(self, *, retry_after_seconds: int, why: str) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(why=why)
 
 
 class PasswordTokenRejected(RotaError):
@@ -91,6 +107,13 @@ class RefreshTokenRejected(RotaError):
 
     code = "refresh_token_rejected"
     message = "The refresh token is not valid."
+
+
+class CredentialsDisagree(RotaError):
+    """What a request carries is of different sessions; nothing is guessed, and nothing was done."""
+
+    code = "credentials_disagree"
+    message = "The cookie and the other token of this request are not of the same session; nothing was done."
 
 
 class AccessTokenRejected(RotaError):
@@ -130,8 +153,14 @@ class UsernameRefused(RotaError):
 
 
 class PasswordRefused(RotaError):
+    """`reason` is a stable word for why: one of `PasswordReason`."""
+
     code = "password_refused"
     message = "This password cannot be used."
+
+    def __init__(self, message: str | None = None, *, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message, why=reason)
 
 
 class SessionNotFound(RotaError):
@@ -170,6 +199,20 @@ class UserDeleted(RotaError):
 
     code = "user_deleted"
     message = "This user was deleted."
+
+
+class ImportRunning(RotaError):
+    """Another process has the file in hand."""
+
+    code = "import_running"
+    message = "Another process imports this file at this moment."
+
+
+class ImportAltered(RotaError):
+    """A file whose import was broken off is not what it was; which of its lines are done cannot be told any more."""
+
+    code = "import_altered"
+    message = "The file is not what it was when its import began."
 
 
 class LastAdministrator(RotaError):

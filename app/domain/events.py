@@ -22,7 +22,12 @@ class Action(StrEnum):
     USER_RENAMED = "user.renamed"
     USER_ROLE_CHANGED = "user.role_changed"
     USER_DELETED = "user.deleted"
+    IMPORT_STARTED = "import.started"
+    IMPORT_FINISHED = "import.finished"
     LOGIN_FAILED = "login.failed"
+    LOGIN_THROTTLED = "login.throttled"
+    LOGIN_FLOODED = "login.flooded"
+    LOGIN_UNBLOCKED = "login.unblocked"
     PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an action, not a password
     PASSWORD_REHASHED = "password.rehashed"  # noqa: S105 - likewise
     PASSWORD_CHANGE_FAILED = "password.change_failed"  # noqa: S105 - likewise
@@ -30,6 +35,8 @@ class Action(StrEnum):
     PASSWORD_FORGOTTEN = "password.forgotten"  # noqa: S105 - likewise
     CREDENTIAL_ISSUED = "credential.issued"
     CREDENTIAL_REFUSED = "credential.refused"
+    NOTIFICATION_ACKNOWLEDGED = "notification.acknowledged"
+    NOTIFICATION_REMOVED = "notification.removed"
     SESSION_CREATED = "session.created"
     SESSION_REFRESHED = "session.refreshed"
     SESSION_REPLAYED = "session.replayed"

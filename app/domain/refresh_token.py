@@ -80,6 +80,11 @@ def build(keys: TokenKeys, *, user_id: UUID, family_id: UUID, generation: int, s
     return PREFIX + base64.urlsafe_b64encode(body + _tag(keys.tag, body)).decode("ascii")
 
 
+def is_spelled(text: str) -> bool:
+    """Whether a text has the shape of a token; anybody can make one that does."""
+    return _SHAPE.fullmatch(text) is not None
+
+
 def parse(presented: str, keys: Mapping[int, TokenKeys]) -> RefreshToken | None:
     """
     Read a token as received; `None` for anything that no server with these keys has made.
@@ -87,7 +92,7 @@ def parse(presented: str, keys: Mapping[int, TokenKeys]) -> RefreshToken | None:
     Needs no database: whoever lacks the tag key cannot make us ask it anything. 104 base64 characters are exactly
     78 bytes, no padding and no spare bits, so a token has exactly one spelling.
     """
-    if not _SHAPE.fullmatch(presented):
+    if not is_spelled(presented):
         return None
     try:
         raw = base64.urlsafe_b64decode(presented.removeprefix(PREFIX))

@@ -1,5 +1,6 @@
 """People: names, roles."""
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ _LAST_CODE_POINT: Final = 0x10FFFF
 _FIRST_SURROGATE: Final = 0xD800
 _AFTER_SURROGATES: Final = 0xE000
 _PROFILE: Final = get_profile("UsernameCaseMapped")
+_ASCII: Final = re.compile(r"[!-~]+")
 
 
 class Role(StrEnum):
@@ -44,6 +46,7 @@ class User:
         password_hash: `None` of whoever signs in elsewhere, or has yet to set a password.
         must_change_password: The password is good for setting another one only; without a password: one is awaited.
         deleted_at: A tombstone since then: disabled for good, and the name is free. So are those of erased people.
+        devices_forgotten_at: Device tokens issued until then count for nothing.
     """
 
     id: UUID
@@ -55,6 +58,7 @@ class User:
     password_changed_at: datetime
     must_change_password: bool = False
     deleted_at: datetime | None = None
+    devices_forgotten_at: datetime | None = None
 
     @property
     def is_acting_admin(self) -> bool:
@@ -73,6 +77,8 @@ def username_key(username: str) -> str:
     """
     if not 1 <= len(username) <= USERNAME_CHARACTERS:
         raise UsernameRefused(f"A username has 1 to {USERNAME_CHARACTERS} characters.")
+    if _ASCII.fullmatch(username):  # all of these are in the class, and nothing but their case is mapped
+        return username.lower()
     try:
         key: str = _PROFILE.enforce(username)
     except UnicodeError as refused:

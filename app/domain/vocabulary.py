@@ -9,18 +9,12 @@ A new member or reason needs a new version of its action; readers refuse version
 from collections.abc import Mapping
 from typing import Final
 
-from app.domain.definitions import Definition, Kind, Level, Member, Numbered
+from app.domain.definitions import ROLLED_UP, SUMMED, Definition, Kind, Level, Member, Numbered
 from app.domain.events import Action, Outcome
 from app.domain.families import EndReason
-
-ROLLED_UP: Final = "rolled_up"
-
+from app.domain.login_vocabulary import LIMITS, LOGINS
 
 _ENDS: Final = frozenset(reason.value for reason in EndReason)
-_SUMMED: Final = {
-    "count": Member(Kind.INTEGER, "in a sum: how many more there were in that minute", required=False),
-    "minute": Member(Kind.STRING, "in a sum: which minute", required=False),
-}
 _BULK_ENDS: Final = frozenset({EndReason.BULK_ADMIN.value, EndReason.RESTORE.value})
 _BULK_WORK: Final = {
     "ended": Member(Kind.INTEGER, "how many sessions it has ended"),
@@ -29,6 +23,13 @@ _BULK_WORK: Final = {
 _CLIENT: Final = {
     "client": Member(Kind.STRING, "the client's id in the table"),
     "client_id": Member(Kind.STRING, "its name"),
+}
+_IMPORTED: Final = {
+    "admins": Member(Kind.INTEGER, "how many of them are administrators"),
+    "disabled": Member(Kind.INTEGER, "how many of them are disabled"),
+    "import": Member(Kind.STRING, "its id"),
+    "skipped": Member(Kind.INTEGER, "how many were left out: somebody had taken the name meanwhile"),
+    "users": Member(Kind.INTEGER, "how many were made"),
 }
 _REPLAY: Final = frozenset({"grace", "idempotency_key"})
 
@@ -56,6 +57,7 @@ REASONS: Final[Mapping[str, str]] = {
     "user_shut_out": "the user of the set-password token is disabled or deleted",
     "one_time_password_expired": "the one-time password is past its time",
     "one_time_password_elsewhere": "a one-time password that was right, at a client instead of at our own sign-in",
+    **LIMITS,
     ROLLED_UP: "a sum of failures that were alike",
     "grace": "within the seconds in which the token just spent may come again",
     "idempotency_key": "with the Idempotency-Key of the rotation",
@@ -96,19 +98,18 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
     Action.USER_DELETED: Definition(
         "A user was deleted: shut out for good, all their sessions ended with it, and the name is free.", Level.NOTICE
     ),
-    Action.LOGIN_FAILED: Definition(
-        "A sign-in failed. Beyond five that are alike (subject, reason, address, minute) there is one sum a minute.",
-        Level.NOTICE,
-        Outcome.FAILURE,
-        frozenset({"unknown_user", "wrong_password", "disabled", ROLLED_UP}),
+    Action.IMPORT_STARTED: Definition(
+        "Somebody began to import users. Each one's own events follow, with the import's id as their `request_id`.",
+        Level.WARNING,
         detail={
-            "name_digest": Member(
-                Kind.STRING, "of an unknown name: its keyed hash, so that equal names are seen to be equal", False
-            ),
-            "of": Member(Kind.STRING, "in a sum: the reason that all had, of `credential.refused` too", required=False),
-            **_SUMMED,
+            "digest": Member(Kind.STRING, "SHA-256 of the file, hexadecimal"),
+            "format": Member(Kind.STRING, "csv or ndjson"),
+            "import": Member(Kind.STRING, "its id"),
+            "users": Member(Kind.INTEGER, "how many there are in the file"),
         },
     ),
+    Action.IMPORT_FINISHED: Definition("An import has come to the end of its file.", Level.NOTICE, detail=_IMPORTED),
+    **LOGINS,
     Action.PASSWORD_CHANGED: Definition("A new password was set; all other sessions ended with it.", Level.NOTICE),
     Action.PASSWORD_REHASHED: Definition("The same password was stored under stronger parameters, at a sign-in."),
     Action.PASSWORD_CHANGE_FAILED: Definition(
@@ -148,6 +149,15 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
                 "one_time_password_elsewhere",
             }
         ),
+    ),
+    Action.NOTIFICATION_ACKNOWLEDGED: Definition(
+        "A mailer has taken over what the user is to be told, or an operator has; it is out of the outbox.",
+        detail={"kind": Member(Kind.STRING, "of what"), "notification": Member(Kind.STRING, "its id")},
+    ),
+    Action.NOTIFICATION_REMOVED: Definition(
+        "Retention removed what nobody has fetched: these people were not told.",
+        Level.WARNING,
+        detail={"before": Member(Kind.STRING, "created before then"), "count": Member(Kind.INTEGER, "how many")},
     ),
     Action.SESSION_CREATED: _life(
         "Somebody signed in.",
@@ -218,7 +228,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         _ENDS | {"unknown_session", ROLLED_UP},
         session=True,
-        detail=_SUMMED,
+        detail=SUMMED,
     ),
     Action.REFRESH_FORGED: Definition(
         "A token with a right tag and a wrong proof was presented. Summed like `refresh.refused`.",
@@ -226,7 +236,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         frozenset({"wrong_proof", ROLLED_UP}),
         session=True,
-        detail=_SUMMED,
+        detail=SUMMED,
     ),
     Action.REFRESH_REUSED: _life(
         "A spent token was presented: somebody has a copy. The session ends with it.",
@@ -243,7 +253,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
         Outcome.FAILURE,
         frozenset({"wrong_client", ROLLED_UP}),
         session=True,
-        detail=_SUMMED,
+        detail=SUMMED,
     ),
     Action.CLIENT_CREATED: Definition(
         "An API client was made.",
@@ -304,7 +314,7 @@ DEFINITIONS: Final[Mapping[Action, Definition]] = {
             "filter": Member(Kind.OBJECT, "what they asked for; names and addresses as a keyed hash"),
             "format": Member(Kind.STRING, "ndjson or csv"),
             "stage": Member(Kind.STRING, "begun, finished or broken_off"),
-            "what": Member(Kind.STRING, "of which list: sessions"),
+            "what": Member(Kind.STRING, "of which list: sessions or users"),
         },
     ),
     Action.AUDIT_QUERIED: Definition(

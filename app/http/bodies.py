@@ -60,13 +60,16 @@ async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:
     demands; so are fields without a value. Unknown JSON members are refused.
 
     Raises:
-        UnsupportedMediaType: another content type, or a charset other than UTF-8.
+        UnsupportedMediaType: another content type, none, a charset other than UTF-8, or a compressed body.
         BodyTooSlow: not there within `BODY_SECONDS`.
         BodyTooLarge: more than `BODY_BYTES_MAXIMUM`; no more than that is ever held.
         InputInvalid: not UTF-8, not well-formed, a name twice, a member wrong or missing.
     """
+    # Before the body: of a kind that nobody takes, not a byte is kept.
+    kind = _kind(request, kinds) if "content-type" in request.headers else None
     raw = await _read(request)
-    kind = _kind(request, kinds) if raw or "content-type" in request.headers else None
+    if raw and kind is None:
+        raise _unsupported(kinds)
     given: dict[str, Any] = {}
     if kind is Kind.FORM:
         given = dict(_known(_form(raw), model))
@@ -122,7 +125,23 @@ def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -
     """`openapi_extra` of a route that reads its body with `read_body`."""
     schema = model.model_json_schema()
     schema = _inlined(schema, schema.pop("$defs", {}))
-    return {"requestBody": {"required": required, "content": {kind.value: {"schema": schema} for kind in kinds}}}
+    return {
+        "requestBody": {
+            "required": required,
+            "content": {kind.value: {"schema": _of_form(schema) if kind is Kind.FORM else schema} for kind in kinds},
+        }
+    }
+
+
+def _of_form(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the same as a form: it has no null, and other fields are ignored (RFC 6749 section 3.2)."""
+    members = {}
+    for name, member in schema.get("properties", {}).items():
+        kinds = [kind for kind in member.get("anyOf", []) if kind.get("type") != "null"]
+        rest = {key: value for key, value in member.items() if key not in {"anyOf", "default"}}
+        default = {"default": member["default"]} if member.get("default") is not None else {}
+        members[name] = {**rest, **default, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})}
+    return {**schema, "properties": members, "additionalProperties": {"type": "string"}}
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
@@ -160,9 +179,14 @@ def _kind(request: Request, kinds: tuple[Kind, ...]) -> Kind:
     media_type, _, parameters = (given[0] if len(given) == 1 else "").partition(";")
     found = next((kind for kind in kinds if kind == media_type.strip().lower()), None)
     charset = parameters.replace('"', "").replace(" ", "").lower().partition("charset=")[2]
-    if found is None or charset not in {"", "utf-8", "utf8"}:
-        raise UnsupportedMediaType(f"The body must be {' or '.join(kinds)}, in UTF-8.")
+    coded = request.headers.get("content-encoding", "identity").strip().lower() != "identity"
+    if found is None or charset not in {"", "utf-8", "utf8"} or coded:
+        raise _unsupported(kinds)
     return found
+
+
+def _unsupported(kinds: tuple[Kind, ...]) -> UnsupportedMediaType:
+    return UnsupportedMediaType(f"The body must be {' or '.join(kinds)}, in UTF-8, not compressed.")
 
 
 def _form(raw: bytes) -> dict[str, str]:

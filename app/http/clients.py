@@ -1,32 +1,42 @@
 """Where a request comes from."""
 
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from typing import Final
 
 from fastapi import Request
 
 from app.domain.clients import ClientContext, IpAddress, clean_user_agent
+from app.domain.proxies import HEADER_BYTES, TrustedProxies, read_address
+
+PROXIES: Final = "proxies"  # in the application's state
 
 
 def client_context(request: Request) -> ClientContext:
     """
-    The peer's address, agent and request id.
+    The client's address, agent and request id.
 
-    The address is the peer's and no header's: anybody can send `X-Forwarded-For`.
+    The address is the peer's, unless that is one of `ROTA_TRUSTED_PROXIES`: then `X-Forwarded-For` tells. No other
+    header is asked (`Forwarded`, `X-Real-IP`), since a proxy that does not set it hands on what the client has sent.
     """
-    agents = [value for name, value in request.scope["headers"] if name == b"user-agent"]
+    agent, forwarded = None, b""
+    proxies: TrustedProxies = getattr(request.app.state, PROXIES)
+    for name, value in request.scope["headers"]:
+        if name == b"user-agent" and agent is None:
+            agent = value
+        elif name == b"x-forwarded-for" and proxies:
+            forwarded = forwarded + b"," + value if forwarded else value
     return ClientContext(
-        ip=_address(request.client.host if request.client else None),
-        user_agent=clean_user_agent(agents[0] if agents else None),
+        ip=_client(proxies, request.client.host if request.client else None, forwarded[-HEADER_BYTES - 1 :]),
+        user_agent=clean_user_agent(agent),
         request_id=request.state.request_id,
     )
 
 
-@lru_cache(maxsize=4096)
-def _address(host: str | None) -> IpAddress | None:
-    try:
-        address = ip_address(host or "")
-    except ValueError:  # a Unix socket has no address
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+@lru_cache(maxsize=1024)
+def _client(proxies: TrustedProxies, host: str | None, forwarded: bytes) -> IpAddress | None:
+    return proxies.client_of(_peer(host), forwarded)
+
+
+def _peer(host: str | None) -> IpAddress | None:
+    """The other end of the connection; a Unix socket has no address. The zone of a link-local one is of this host."""
+    return read_address((host or "").partition("%")[0])

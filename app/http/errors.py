@@ -12,7 +12,9 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.domain import errors
 from app.http import oauth_errors
@@ -21,6 +23,7 @@ from app.observability.logs import get_logger
 log = get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
+CLEARING: Final = "rota.clearing"  # in a request's scope: the Set-Cookie that takes away the refresh token it brought
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.UnsupportedGrantType: Answer(HTTPStatus.BAD_REQUEST, "unsupported_grant_type"),
     errors.InvalidScope: Answer(HTTPStatus.BAD_REQUEST, "invalid_scope"),
     errors.InvalidCredentials: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.TooManyAttempts: Answer(HTTPStatus.TOO_MANY_REQUESTS),
     errors.RefreshTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
+    errors.CredentialsDisagree: Answer(HTTPStatus.BAD_REQUEST, "invalid_request"),
     errors.AccessTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
     errors.OperatorTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_token", challenge=True),
     errors.NotPermitted: Answer(HTTPStatus.FORBIDDEN),
@@ -57,6 +62,8 @@ ANSWERS: Final[dict[type[errors.RotaError], Answer]] = {
     errors.FingerprintRefused: Answer(HTTPStatus.CONFLICT),
     errors.FingerprintExpired: Answer(HTTPStatus.CONFLICT),
     errors.UserDeleted: Answer(HTTPStatus.CONFLICT),
+    errors.ImportRunning: Answer(HTTPStatus.CONFLICT),
+    errors.ImportAltered: Answer(HTTPStatus.CONFLICT),
     errors.LastAdministrator: Answer(HTTPStatus.CONFLICT),
     errors.OwnAccount: Answer(HTTPStatus.CONFLICT),
     errors.PasswordTokenRejected: Answer(HTTPStatus.UNAUTHORIZED, "invalid_grant", challenge=True),
@@ -108,6 +115,51 @@ class BodyTooSlow(errors.InputInvalid):
     message = "The body did not arrive in time."
 
 
+class CookieMalformed(errors.InputInvalid):
+    """A cookie under one of our names that cannot be read. The answer takes it away (`clearing`), or it would stay."""
+
+    code = "cookie_malformed"
+    message = "A cookie of this service could not be read, and has been removed; please try again."
+
+    def __init__(self, *, clearing: str, why: str) -> None:
+        self.clearing = clearing
+        super().__init__(why=why)
+
+
+class CrossSiteRequest(errors.NotPermitted):
+    """A browser sends it for a page that may not ask this."""
+
+    code = "cross_site_request"
+    message = (
+        "This was not sent by a page of this service or of an origin that it allows. A program that keeps cookies says "
+        "where it speaks from by an Origin header."
+    )
+
+
+ANSWERS[CookieMalformed] = Answer(HTTPStatus.BAD_REQUEST, "invalid_request")
+
+
+class CredentialInUrl(errors.InputInvalid):
+    """A URL that holds a token, or a parameter that is named like one."""
+
+    code = "credential_in_url"
+    message = (
+        "A credential must not stand in a URL, where logs and histories keep it. Send it in the body or in the "
+        "Authorization header; take this one for known, and replace it."
+    )
+
+
+ANSWERS[CredentialInUrl] = Answer(HTTPStatus.BAD_REQUEST, "invalid_request")
+
+
+class PathNotFound(errors.RotaError):
+    """A path that a route could have and has not, here."""
+
+    code = "not_found"
+    message = "Not Found."
+
+
+ANSWERS[PathNotFound] = Answer(HTTPStatus.NOT_FOUND)
 ANSWERS[BodyTooSlow] = Answer(HTTPStatus.REQUEST_TIMEOUT, "invalid_request")
 ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
 ANSWERS[UnsupportedMediaType] = Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request")
@@ -151,8 +203,8 @@ def _words(kind: str, message: str) -> str:
     return f"cannot be read as {kind.removesuffix('_parsing')}" if kind.endswith("_parsing") else message
 
 
-def answer_for(error: errors.RotaError) -> Answer:
-    return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+def answer_for(kind: type[errors.RotaError]) -> Answer:
+    return next(ANSWERS[each] for each in kind.__mro__ if each in ANSWERS)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -167,7 +219,7 @@ async def _on_rota_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONResponse:
-    answer = answer_for(error)
+    answer = answer_for(type(error))
     more: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if answer.oauth:
@@ -177,21 +229,35 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
         named = f', error="{answer.oauth}"' if answer.oauth in {"invalid_token", "insufficient_scope"} else ""
         scheme = "Basic" if isinstance(error, errors.ClientRejected) else "Bearer"
         headers["WWW-Authenticate"] = f'{scheme} realm="rota"{named}'
-    if isinstance(error, errors.Unavailable | errors.TooManyStreams):
+    if isinstance(error, errors.Unavailable | errors.TooManyStreams | errors.TooManyAttempts):
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if (clearing := _clearing(request, error)) is not None:
+        headers["Set-Cookie"] = clearing
     if isinstance(error, BodyInvalid):
         more["errors"] = error.findings
     elif isinstance(error, errors.InputInvalid) and error.field is not None:
         place = ["query"] if request.method == "GET" else []
         more["errors"] = [{"loc": [*place, error.field], "type": "value_error", "msg": error.message}]
-    demanded: dict[str, Any] = {}
-    if isinstance(error, errors.PasswordChangeRequired):
-        demanded = {"password_token": error.token, "expires_in": error.expires_in}
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
-    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **demanded)
+    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **_members(error))
+
+
+def _members(error: errors.RotaError) -> dict[str, Any]:
+    """What some errors say besides."""
+    if isinstance(error, errors.PasswordChangeRequired):
+        return {"password_token": error.token, "expires_in": error.expires_in}
+    return {"reason": error.reason} if isinstance(error, errors.PasswordRefused) else {}
+
+
+def _clearing(request: Request, error: errors.RotaError) -> str | None:
+    """A cookie is of no use any more when it was refused for good; never because we could not decide."""
+    if isinstance(error, CookieMalformed):
+        return error.clearing
+    brought: str | None = request.scope.get(CLEARING)
+    return brought if isinstance(error, errors.RefreshTokenRejected) else None
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -203,7 +269,18 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     """The framework's own refusals: no such path, wrong method, body too large."""
     assert isinstance(error, HTTPException)  # noqa: S101 - by registration
     status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = _methods(request)
+        error.headers = {"Allow": ", ".join(sorted(allowed))} if allowed else error.headers
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.answer(status, "invalid_request", f"{status.phrase}.", dict(error.headers or {}))
     code = status.name.lower()
     return problem(request.state.request_id, status, code, f"{status.phrase}.", dict(error.headers or {}))
+
+
+def _methods(request: Request) -> set[str]:
+    """What the path is there for (RFC 9110 section 10.2.1): each method is a route, and the framework says one's."""
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
+    words = [route for route in routes if route.path == request.scope["path"]]
+    found = words or [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in found for method in route.methods or ()}

@@ -24,22 +24,27 @@ _KEPT: Final = frozenset(
 _NOT_ALLOWED: Final = re.compile(r"[^\x20\x21\x23-\x5B\x5D-\x7E]")  # in error_description
 
 
-def oauth_error(error: errors.RotaError, status: HTTPStatus, name: str | None, headers: dict[str, str]) -> JSONResponse:
+def as_oauth(kind: type[errors.RotaError], status: HTTPStatus, name: str | None) -> tuple[HTTPStatus, str]:
     """
-    The answer to an error.
+    Status and `error` of an error here.
 
     Args:
         status, name: As the table of answers has them for the rest of the API.
     """
+    if kind.code in _INVALID_GRANT:
+        return HTTPStatus.BAD_REQUEST, "invalid_grant"
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status is HTTPStatus.TOO_MANY_REQUESTS:
+        # No error of RFC 6749: clients throw their tokens away on invalid_grant, and here no grant was looked at.
+        named = issubclass(kind, errors.Unavailable) or status is HTTPStatus.TOO_MANY_REQUESTS
+        return status, kind.code if named else "server_error"
+    return status if status in _KEPT else HTTPStatus.BAD_REQUEST, name or "invalid_request"
+
+
+def oauth_error(error: errors.RotaError, status: HTTPStatus, name: str | None, headers: dict[str, str]) -> JSONResponse:
+    """The answer to an error; arguments as of `as_oauth`."""
     if error.code in _INVALID_GRANT:
-        status, name = HTTPStatus.BAD_REQUEST, "invalid_grant"
         headers.pop("WWW-Authenticate", None)
-    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        # No error of RFC 6749: clients throw their tokens away on invalid_grant, and here nothing was refused.
-        name = error.code if isinstance(error, errors.Unavailable) else "server_error"
-    elif status not in _KEPT:
-        status, name = HTTPStatus.BAD_REQUEST, name or "invalid_request"
-    return answer(status, name or "invalid_request", error.message, headers)
+    return answer(*as_oauth(type(error), status, name), error.message, headers)
 
 
 def answer(status: int, name: str, description: str, headers: dict[str, str]) -> JSONResponse:

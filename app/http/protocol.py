@@ -1,60 +1,123 @@
 """
-uvicorn's HTTP protocol with bounds: on the request's head, which httptools would collect without end, and on how long
-a client may leave our answer unread. And with word to the application when the server begins to stop.
+uvicorn's HTTP protocol with bounds: on the request's head, which httptools would collect without end, on how long its
+body may take, and on how long a client may leave our answer unread. And with word to the application when the server
+begins to stop.
 """
 
 import asyncio
+import json
+from http import HTTPStatus
 from typing import Any, Final
 
+from uuid_utils.compat import uuid7
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES_MAXIMUM: Final = 65_536
 HEAD_SECONDS: Final = 10
+HEADERS_MAXIMUM: Final = 100
+URL_BYTES_MAXIMUM: Final = 8192
+# Until a body has come, whether a route reads it or not. Longer than a route that reads it waits, which answers better.
+BODY_SECONDS: Final = 20
 UNREAD_SECONDS: Final = 30
 
 # In the lifespan's state, each called perhaps more than once:
 DRAINING: Final = "draining"  # the server is about to stop, and still takes what comes
 STOPPING: Final = "stopping"  # it takes nothing new any more
 
+ASKER: Final = "asker"  # in a request's state: who is to be told when its client leaves
+
 _END: Final = b"\r\n\r\n"
-_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_FRAMING_BYTES_MAXIMUM: Final = 2**20  # around a body: what 64 KiB in chunks of one byte take, twice
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Closes a connection whose request's head grows too long or comes too slowly, or whose client does not read."""
+    """
+    Closes a connection whose request's head or body grows too long or comes too slowly, whose request could be read in
+    two ways, or whose client does not read.
+    """
 
     _head_bytes = 0
     _in_head = True
+    _headers = 0
+    _framing_bytes = 0
+    _refused = False
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._in_head:
             end = data.find(_END)  # what comes after it is body, and counted there
             self._head_bytes += len(data) if end < 0 else end
             if self._head_bytes > HEAD_BYTES_MAXIMUM:
-                self._refuse(_TOO_LARGE)
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
             if self._deadline is None:
-                self._deadline = self.loop.call_later(HEAD_SECONDS, self._refuse, _TOO_SLOW)
+                self._await(HEAD_SECONDS)
+        else:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > _FRAMING_BYTES_MAXIMUM + len(data):  # httptools collects trailers without end
+                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                return
         super().data_received(data)
+        if not self._in_head and self._deadline is None:  # most requests are whole by now
+            self._await(BODY_SECONDS)
+
+    def on_message_begin(self) -> None:
+        self._headers = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers come here too, and would stand among the headers that a proxy has looked at: they are dropped."""
+        self._headers += 1
+        if self._in_head and self._headers <= HEADERS_MAXIMUM:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._head_bytes = 0
-        self._forget_deadline()
+        if self._refused:
+            return
+        if (status := self._fault()) is not None:
+            self._refuse(status)
+            return
         super().on_headers_complete()
+        self._in_head = False
+        self._head_bytes = self._framing_bytes = 0
+        self._forget_deadline()
         if getattr(self.server_state, "draining", False):
             self.drain()
 
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            self._framing_bytes -= len(body)
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
+        if self._refused:
+            return
         self._in_head = True
+        self._forget_deadline()
         super().on_message_complete()
+
+    def _fault(self) -> HTTPStatus | None:
+        """What is wrong with a head that httptools has read (RFC 9112 section 3.2, RFC 6585 section 5)."""
+        if self._headers > HEADERS_MAXIMUM:
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        if len(self.url) > URL_BYTES_MAXIMUM:
+            return HTTPStatus.REQUEST_URI_TOO_LONG
+        version = self.parser.get_http_version()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if version not in {"1.0", "1.1"} or hosts > 1 or (hosts == 0 and version == "1.1"):
+            return HTTPStatus.BAD_REQUEST
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
         self._forget_unread()
+        if self.cycle is not None and not self.cycle.response_complete:
+            asking = self.cycle.scope["state"].get(ASKER)
+            if asking is not None:
+                asking.leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -96,14 +159,51 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._unread.cancel()
             self._unread = None
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing to say: the request is answered as it is, and uvicorn would recommend packages in each one's line."""
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says it for all
+        self._refuse(HTTPStatus.BAD_REQUEST)
+
+    def _await(self, seconds: float) -> None:
+        self._deadline = self.loop.call_later(seconds, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+
     def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _refuse(self, answer: bytes) -> None:
+    def _refuse(self, status: HTTPStatus) -> None:
+        """
+        Answer and hang up. Without an answer if that of an earlier request is still to come, or this one's has begun:
+        who is waiting would take ours for a part of it.
+        """
         self._forget_deadline()
+        self._refused = True
         transport: Any = self.transport
-        if not transport.is_closing():
-            transport.write(answer)
-            transport.close()
+        if transport.is_closing():
+            return
+        cycle = self.cycle
+        ours = not self._in_head and not self.pipeline and cycle is not None and not cycle.response_started
+        if cycle is None or cycle.response_complete or ours:
+            transport.write(_written(status))
+        transport.close()
+
+
+def _written(status: HTTPStatus) -> bytes:
+    """As the application answers, for what never reaches it."""
+    code, request_id = status.name.lower(), str(uuid7())
+    content = {
+        "type": f"urn:rota:problem:{code}",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": f"{status.phrase}.",
+        "code": code,
+        "request_id": request_id,
+    }
+    body = json.dumps(content, separators=(",", ":"))
+    return (
+        f"HTTP/1.1 {int(status)} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
+        f"Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
+    ).encode()

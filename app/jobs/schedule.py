@@ -80,12 +80,28 @@ JOBS: Final = (
         reason="one event for those beyond the first five of a minute that are alike",
     ),
     Job(
+        "login throttles",
+        60,
+        lambda services: services.housekeeping.remove_old_throttles(),
+        entity="counts by which guessing is slowed down",
+        retention="24 hours without a failure; of addresses until their rate has recovered",
+        reason="they say nothing any more",
+    ),
+    Job(
         "password tokens",
         300,
         lambda services: services.credentials.remove_expired(),
         entity="set-password tokens",
         retention="until they expire",
         reason="nobody can use them any more",
+    ),
+    Job(
+        "notifications",
+        3600,
+        lambda services: services.notifications.remove_old(),
+        entity="what people are to be told",
+        retention="until it is acknowledged; 30 days",
+        reason="what nobody has fetched by then is no news any more",
     ),
     Job(
         "revocations",

@@ -6,13 +6,17 @@ from app.models.audit_logs import AuditBatchRow, AuditCheckpointRow, AuditLogRow
 from app.models.base import Base
 from app.models.families import FamilyRow
 from app.models.jobs import JobCursorRow, JobRunRow
+from app.models.notifications import NotificationRow
 from app.models.refusals import LoginFailureRow, RefusalRow
 from app.models.schema_revisions import SchemaRevisionRow
 from app.models.session_revocations import SessionRevocationRow
 from app.models.stats import StatCountRow, StatPositionRow, StatSourceRow, StatUserRow
+from app.models.throttles import AddressThrottleRow, LoginThrottleRow
+from app.models.user_imports import UserImportRow
 from app.models.users import PasswordTokenRow, UserRow
 
 __all__ = [
+    "AddressThrottleRow",
     "ApiClientRow",
     "AuditBatchRow",
     "AuditCheckpointRow",
@@ -25,6 +29,8 @@ __all__ = [
     "JobCursorRow",
     "JobRunRow",
     "LoginFailureRow",
+    "LoginThrottleRow",
+    "NotificationRow",
     "PasswordTokenRow",
     "RefusalRow",
     "SchemaRevisionRow",
@@ -33,5 +39,6 @@ __all__ = [
     "StatPositionRow",
     "StatSourceRow",
     "StatUserRow",
+    "UserImportRow",
     "UserRow",
 ]

@@ -34,6 +34,7 @@ class UserRow(Base):
     erased_at: Mapped[Moment | None]  # a pseudonym since then: the row says nothing of the person any more
     deleted_at: Mapped[Moment | None]  # a tombstone since then: who was behind an id of the trail
     must_change_password: Mapped[bool] = mapped_column(server_default=false())
+    devices_forgotten_at: Mapped[Moment | None]  # device tokens until then count for nothing
 
 
 class PasswordTokenRow(Base):

@@ -13,7 +13,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET_NAME: Final = re.compile(r"password|token|secret|authorization|cookie|seed|proof", re.IGNORECASE)
-_SECRET_TEXT: Final = re.compile(r"rota_(?:rt|cs|pt)_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
+_SECRET_TEXT: Final = re.compile(r"rota_[a-z]{2}_[A-Za-z0-9_-]+|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
 _REDACTED: Final = "[redacted]"
 _ENCODER: Final = json.JSONEncoder(default=repr, separators=(",", ":"))  # built once: json.dumps builds one a call
 _ROOT: Final = Path(__file__).parents[2]
@@ -40,6 +40,15 @@ def _redact_within(value: object) -> object:
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
     return _SECRET_TEXT.sub(_REDACTED, value) if isinstance(value, str) else value
+
+
+def escape(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """For a terminal, which obeys what it is shown: one line, without colours, cursors or separators of somebody's."""
+    return {_escape(name): _escape(value) if isinstance(value, str) else value for name, value in line.items()}
+
+
+def _escape(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def describe_exception(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -70,13 +79,13 @@ def configure_logs(form: Literal["json", "console"], *, least: int = logging.INF
         describe_exception,
         redact,
     ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer(_to_json)
+    rendered: list[Processor] = (
+        [structlog.processors.JSONRenderer(_to_json)]
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [escape, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -84,7 +93,7 @@ def configure_logs(form: Literal["json", "console"], *, least: int = logging.INF
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
             foreign_pre_chain=shared,
         )
     )

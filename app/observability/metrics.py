@@ -69,6 +69,10 @@ class SignInOutcome(StrEnum):
     DISABLED = "disabled"
     PASSWORD_CHANGE_REQUIRED = "password_change_required"  # noqa: S105 - likewise
     ONE_TIME_PASSWORD_EXPIRED = "one_time_password_expired"  # noqa: S105 - likewise
+    ACCOUNT_LIMIT = "account_limit"
+    DEVICE_LIMIT = "device_limit"
+    ADDRESS_LIMIT = "address_limit"
+    GLOBAL_LIMIT = "global_limit"
     TOO_BUSY = "too_busy"
     UNAVAILABLE = "unavailable"
 

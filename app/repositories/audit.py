@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -60,6 +61,31 @@ EVENT_COLUMNS = (
 )
 
 
+# What an event is written with; the rest is the database's, or the sealer's.
+EVENT_VALUES: Final = (
+    "id",
+    "occurred_at",
+    "action",
+    "version",
+    "outcome",
+    "reason",
+    "actor_kind",
+    "actor_id",
+    "subject_id",
+    "family_id",
+    "family_seq",
+    "generation",
+    "ip",
+    "user_agent",
+    "request_id",
+    "detail",
+)
+
+_ADD_IF: Final = (
+    f"INSERT INTO audit_events ({', '.join(EVENT_VALUES)})"
+    f" SELECT {', '.join(f'${place}' for place in range(1, len(EVENT_VALUES) + 1))} WHERE ${len(EVENT_VALUES) + 1}"
+)
+
 LOOKUP_MILLISECONDS: Final = 500
 QUERY_CANCELED: Final = "57014"
 
@@ -83,6 +109,51 @@ class AuditRepository:
         if events:
             await self._db.execute(insert(AuditEventRow), [_values(event, at) for event in events])
             self._added += [(event.action, event.reason) for event in events]
+
+    async def add_if(self, event: Event, *, wanted: bool, at: datetime) -> None:
+        """
+        Append one, or do the same work and append nothing: that failures of a name are told no more, or still are,
+        must not show in how long they take.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        await self._db.exec_driver_sql(_ADD_IF, (*self.values_of(event, at), wanted))
+        if wanted:
+            self.note_added(event)
+
+    def values_of(self, event: Event, at: datetime) -> tuple[Any, ...]:
+        """
+        For a statement that appends it itself: in the order of `EVENT_VALUES`.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        check(event)
+        values = _values(event, at)
+        return tuple(values[name] for name in EVENT_VALUES)
+
+    def note_added(self, event: Event) -> None:
+        """Such a statement has appended it."""
+        self._added.append((event.action, event.reason))
+
+    async def copy(self, event: Event, subjects: Sequence[UUID], *, at: datetime) -> None:
+        """
+        Append the same event about many subjects, by COPY. The caller has begun the transaction with another statement.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        if not subjects:
+            return
+        check(event)
+        values = _values(event, at)
+        del values["id"], values["subject_id"]
+        rest = tuple(values.values())
+        rows = [(uuid_utils.compat.uuid7(), subject, *rest) for subject in subjects]
+        driver: Any = (await self._db.get_raw_connection()).driver_connection
+        await driver.copy_records_to_table("audit_events", records=rows, columns=["id", "subject_id", *values])
+        self._added += [(event.action, event.reason)] * len(subjects)
 
     def take_added(self) -> list[tuple[Action, str | None]]:
         """Actions and reasons of what was added since this was last asked."""

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    Function,
     Text,
     Uuid,
     and_,
@@ -133,7 +134,11 @@ class BulkEndRepository:
         """`now` and `note_ended` as those of `FamilyRepository`."""
         self._db = db
         self._note_ended = note_ended
-        self._moment = func.coalesce(now, func.clock_timestamp())
+        self._now = now
+
+    @property
+    def _moment(self) -> Function[datetime]:
+        return func.coalesce(self._now, func.clock_timestamp())
 
     async def count(self, target: Target) -> tuple[int, int]:
         """Sessions and users, by whatever plan is best. The caller bounds its time."""

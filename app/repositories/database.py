@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.clock import Clock
@@ -30,6 +29,8 @@ from app.repositories.feed import FeedRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.key_users import KeyUserRepository
 from app.repositories.lane import Lane, Usage
+from app.repositories.notifications import NotificationRepository
+from app.repositories.openings import OpeningRepository
 from app.repositories.partitions import Partition, PartitionRepository
 from app.repositories.password_tokens import PasswordTokenRepository
 from app.repositories.positions import PositionRepository
@@ -43,13 +44,16 @@ from app.repositories.session_lists import SessionListRepository
 from app.repositories.statements import watch_statements
 from app.repositories.stats import StatRepository
 from app.repositories.stats_checks import StatCheckRepository
+from app.repositories.throttles import ThrottleRepository
 from app.repositories.tiles import TileRepository
 from app.repositories.trail_queries import TrailQueryRepository
 from app.repositories.troubles import CANCELED, kind_of, trouble
+from app.repositories.user_imports import UserImportRepository
 from app.repositories.user_queries import UserQueryRepository
 from app.repositories.users import UserRepository
 
 CLOSE_SECONDS: Final = 2
+NOW: Final = "SELECT coalesce($1, statement_timestamp())"
 
 
 class Database:
@@ -119,8 +123,11 @@ class UnitOfWork:
 
     users: UserRepository
     user_queries: UserQueryRepository
+    user_imports: UserImportRepository
     password_tokens: PasswordTokenRepository
+    throttles: ThrottleRepository
     families: FamilyRepository
+    openings: OpeningRepository
     ends: EndRepository
     feed: FeedRepository
     refusals: RefusalRepository
@@ -143,6 +150,7 @@ class UnitOfWork:
     facts: FactRepository
     positions: PositionRepository
     key_users: KeyUserRepository
+    notifications: NotificationRepository
 
     def __init__(
         self,
@@ -161,8 +169,7 @@ class UnitOfWork:
 
     async def now(self) -> datetime:
         """The database's time at this statement. Ask after a lock was won, not before the wait for it."""
-        moment = func.coalesce(self._clock.for_database(), func.statement_timestamp())
-        result: datetime = (await self._db.execute(select(moment))).scalar_one()
+        result: datetime = (await self._db.exec_driver_sql(NOW, (self._clock.for_database(),))).scalar_one()
         return result
 
     def note_ended(self, ended: Iterable[tuple[UUID, datetime]]) -> None:
@@ -197,12 +204,15 @@ class UnitOfWork:
         self._usage.busy += 1
         self.users = UserRepository(self._db)
         self.user_queries = UserQueryRepository(self._db)
+        self.user_imports = UserImportRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)
+        self.throttles = ThrottleRepository(self._db, self._clock.for_database())
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)
         self.feed = FeedRepository(self._db, self._clock.for_database())
         self.refusals = RefusalRepository(self._db)
         self.audit = AuditRepository(self._db)
+        self.openings = OpeningRepository(self._db, self.audit)
         self.jobs = JobRepository(self._db)
         self.seals = SealRepository(self._db)
         self.tiles = TileRepository(self._db)
@@ -221,6 +231,7 @@ class UnitOfWork:
         self.facts = FactRepository(self._db)
         self.positions = PositionRepository(self._db)
         self.key_users = KeyUserRepository(self._db)
+        self.notifications = NotificationRepository(self._db)
         return self
 
     async def __aexit__(

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, case, func, insert, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Function, Uuid, case, func, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.clients import IpAddress
@@ -60,9 +60,13 @@ class FamilyRepository:
         """
         self._db = db
         self._note_ended = note_ended
+        self._now = now
+
+    @property
+    def _moment(self) -> Function[datetime]:
         # Unlike the statement's own time, this one is read again when the statement had to wait for the row: an end
         # is never dated before the refresh that it came after.
-        self._moment = func.coalesce(now, func.clock_timestamp())
+        return func.coalesce(self._now, func.clock_timestamp())
 
     async def find(self, user_id: UUID, family_id: UUID) -> Family | None:
         row = (await self._db.execute(select(*FAMILY_COLUMNS).where(*_is(user_id, family_id)))).one_or_none()
@@ -93,10 +97,6 @@ class FamilyRepository:
             found = found.where(FamilyRow.id < before)
         rows = await self._db.execute(found.order_by(FamilyRow.id.desc()).limit(limit))
         return [read_family(row) for row in rows]
-
-    async def add(self, family: Family, seed: bytes) -> None:
-        values = {field.name: getattr(family, field.name) for field in fields(Family)}
-        await self._db.execute(insert(FamilyRow).values(**values, seed=seed))
 
     async def end(self, user_id: UUID, family_id: UUID, *, reason: EndReason, by: UUID | None) -> EndedFamily | None:
         """End one family; `None` if there is none that has not ended. A lapsed one ends as what it is: lapsed."""

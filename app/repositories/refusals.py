@@ -60,14 +60,14 @@ class RefusalRepository:
             RefusalCount(user, family, Action(action), minute, count) for user, family, action, minute, count in rows
         ]
 
-    async def count_login(self, subject_id: UUID, reason: str, source: str, now: datetime) -> int:
-        """Count one more failed sign-in; how many alike there are in this minute now."""
+    async def count_login(self, subject_id: UUID, reason: str, source: str, now: datetime, *, times: int = 1) -> int:
+        """Count one more failed sign-in, or several; how many alike there are in this minute now."""
         key = (LoginFailureRow.subject_id, LoginFailureRow.reason, LoginFailureRow.source, LoginFailureRow.minute)
         minute = now.replace(second=0, microsecond=0)
         first = insert(LoginFailureRow).values(
-            subject_id=subject_id, reason=reason, source=source, minute=minute, count=1
+            subject_id=subject_id, reason=reason, source=source, minute=minute, count=times
         )
-        more = first.on_conflict_do_update(index_elements=key, set_={"count": LoginFailureRow.count + 1})
+        more = first.on_conflict_do_update(index_elements=key, set_={"count": LoginFailureRow.count + times})
         total: int = (await self._db.execute(more.returning(LoginFailureRow.count))).scalar_one()
         return total
 

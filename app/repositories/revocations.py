@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, Function, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,7 +36,11 @@ class Work:
 class RevocationRepository:
     def __init__(self, db: AsyncConnection, now: datetime | None) -> None:
         self._db = db
-        self._moment = func.coalesce(now, func.statement_timestamp())
+        self._now = now
+
+    @property
+    def _moment(self) -> Function[datetime]:
+        return func.coalesce(self._now, func.statement_timestamp())
 
     async def add(self, revocation: Revocation, order: Order, *, preview: bytes | None) -> bool:
         """Store a new one; false if one was started with this fingerprint before."""

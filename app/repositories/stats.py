@@ -14,10 +14,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.definitions import ROLLED_UP
 from app.domain.entries import SealedFields
 from app.domain.events import Action, Outcome
 from app.domain.stats import Active, Span, Top, Width
-from app.domain.vocabulary import ROLLED_UP
 from app.repositories.seals import Place
 
 LAPSED_LIMIT: Final = 5000  # live sessions looked at for an answer, the oldest first

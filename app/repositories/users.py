@@ -1,10 +1,12 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, insert, literal_column, select, update
+import asyncpg
+from sqlalchemy import bindparam, func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +24,31 @@ COLUMNS = (
     UserRow.password_changed_at,
     UserRow.must_change_password,
     UserRow.deleted_at,
+    UserRow.devices_forgotten_at,
+)
+
+# What each sign-in asks, built once: that takes longer than sending it.
+_BY_KEY = select(*COLUMNS).where(UserRow.username_key == bindparam("key"))
+_VERIFIED = (
+    select(*COLUMNS)
+    .where(
+        UserRow.id == bindparam("user"),
+        UserRow.password_hash == bindparam("verified"),
+        UserRow.disabled_at.is_(None),
+    )
+    .with_for_update(key_share=True)
+)
+
+COPIED: Final = (
+    "id",
+    "username",
+    "username_key",
+    "password_hash",
+    "role",
+    "disabled_at",
+    "created_at",
+    "password_changed_at",
+    "must_change_password",
 )
 
 
@@ -31,7 +58,7 @@ class UserRepository:
 
     async def find_by_key(self, key: str) -> User | None:
         """By the canonical form of the name; locks nothing."""
-        row = (await self._db.execute(select(*COLUMNS).where(UserRow.username_key == key))).one_or_none()
+        row = (await self._db.execute(_BY_KEY, {"key": key})).one_or_none()
         return None if row is None else read_user(row)
 
     async def find(self, user_id: UUID) -> User | None:
@@ -54,12 +81,7 @@ class UserRepository:
 
         `None`: somebody changed the one or the other since; the sign-in must fail.
         """
-        found = (
-            select(*COLUMNS)
-            .where(UserRow.id == user_id, UserRow.password_hash == password_hash, UserRow.disabled_at.is_(None))
-            .with_for_update(key_share=True)
-        )
-        row = (await self._db.execute(found)).one_or_none()
+        row = (await self._db.execute(_VERIFIED, {"user": user_id, "verified": password_hash})).one_or_none()
         return None if row is None else read_user(row)
 
     async def is_erased(self, user_id: UUID) -> bool:
@@ -101,6 +123,35 @@ class UserRepository:
         with _unique_name():
             await self._db.execute(insert(UserRow).values(values))
 
+    async def copy(self, users: Sequence[User], keys: Sequence[str]) -> None:
+        """
+        Store many new users at once, by COPY. The caller has begun the transaction with another statement.
+
+        Sorted by name: so two that copy at once wait for each other in one order, and an index is written in its own.
+
+        Args:
+            keys: The canonical form of each name.
+        Raises:
+            UsernameTaken: somebody has one of the names; nothing was stored, and the transaction is void.
+        """
+        rows = [
+            (user.id, user.username, key, user.password_hash, user.role, user.disabled_at, user.created_at,
+             user.password_changed_at, user.must_change_password)
+            for user, key in sorted(zip(users, keys, strict=True), key=itemgetter(1))
+        ]  # fmt: skip
+        driver: Any = (await self._db.get_raw_connection()).driver_connection
+        try:
+            await driver.copy_records_to_table("users", records=rows, columns=COPIED)
+        except asyncpg.UniqueViolationError as conflict:
+            if conflict.constraint_name != "uq_users_username_key":
+                raise
+            raise UsernameTaken from None
+
+    async def list_after(self, user_id: UUID, *, limit: int) -> list[User]:
+        """Those who were not deleted, in the order of their ids, after one. Served by the primary key."""
+        found = select(*COLUMNS).where(UserRow.deleted_at.is_(None), UserRow.id > user_id)
+        return [read_user(row) for row in await self._db.execute(found.order_by(UserRow.id).limit(limit))]
+
     async def rename(self, user_id: UUID, username: str) -> None:
         """
         Give a user another name. The caller holds the user's lock.
@@ -127,6 +178,10 @@ class UserRepository:
         """Set a password, or take it away (`None`). The caller holds the user's lock."""
         values = {"password_hash": password_hash, "password_changed_at": now, "must_change_password": must_change}
         await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(values))
+
+    async def forget_devices(self, user_id: UUID, now: datetime) -> None:
+        """No device is a known one any more. The caller holds the user's lock."""
+        await self._db.execute(update(UserRow).where(UserRow.id == user_id).values(devices_forgotten_at=now))
 
     async def set_role(self, user_id: UUID, role: Role) -> None:
         """The caller holds the user's lock, and ends the sessions that have the former role."""
@@ -180,4 +235,5 @@ def read_user(row: Any) -> User:
         row.password_changed_at,
         row.must_change_password,
         row.deleted_at,
+        row.devices_forgotten_at,
     )

@@ -59,7 +59,11 @@ class Keyring:
             PasswordTokenKeys(digest=derive(secret, "password token"), tag=derive(secret, "password token tag"))
             for secret in secrets
         ]
+        self.device_token_keys = {
+            name: derive(secret, "device token") for name, secret in zip(ids, secrets, strict=True)
+        }
         self._names = derive(secrets[0], "unknown names")
+        self._throttle = derive(secrets[0], "throttle")
         self._cursors = [derive(secret, "cursors") for secret in secrets]
         self._dry_runs = [derive(secret, "dry runs") for secret in secrets]
         self._clients = {name: derive(secret, "client secrets") for name, secret in zip(ids, secrets, strict=True)}
@@ -94,6 +98,15 @@ class Keyring:
     def name_digest(self, username_key: str) -> str:
         """How the trail names somebody we do not know: equal names are seen to be equal, and no more. 32 hex digits."""
         return hmac.digest(self._names, username_key.encode(), "sha256").hex()[:32]
+
+    def throttle_digest(self, *parts: bytes) -> bytes:
+        """
+        Under which name failures are counted: 32 bytes that tell nothing of the parts.
+
+        Of the first secret alone: when another takes its place, the counts begin anew.
+        """
+        message = b"".join(len(part).to_bytes(4) + part for part in parts)
+        return hmac.digest(self._throttle, message, "sha256")
 
     def client_secret_hash(self, client: UUID, secret: str) -> SecretHash:
         """How the secret of an API client is stored: bound to its row, under the first secret's key."""

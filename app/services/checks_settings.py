@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from app.domain.checks import Finding, failure, ok, skipped, warning
 from app.domain.key_calendar import SecretState
+from app.domain.passwords import MINIMUM_CHARACTERS
 from app.security.keys import key_id, spell_key_id
 from app.services.contradictions import contradictions
 from app.services.patient import Look, Patient
@@ -50,11 +51,31 @@ async def issuer(patient: Patient) -> Finding:
     return ok(f"It is {told}.")
 
 
+async def proxies(patient: Patient) -> Finding:
+    trusted = patient.settings.proxies
+    if trusted.anybody:
+        return failure("ROTA_TRUSTED_PROXIES trusts anybody: every client can say to be another address.")
+    if not trusted and urlsplit(patient.settings.issuer).scheme == "https":
+        return warning(
+            "The issuer is https, so a proxy stands before the server, and none is trusted: every client seems to have "
+            "the proxy's address."
+        )
+    named = [str(each) for each in trusted.networks] + (["unix"] if trusted.unix else [])
+    return ok(f"Trusted: {', '.join(named)}." if named else "No proxy is trusted: a client's address is its peer's.")
+
+
 def _is_of_this_host(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+async def password_length(patient: Patient) -> Finding:
+    least = patient.settings.password_min_characters
+    if least < MINIMUM_CHARACTERS:
+        return warning(f"{least} characters are enough: something else must be asked for besides, outside of Rota.")
+    return ok(f"They have at least {least}.")
 
 
 async def present(patient: Patient) -> Finding:
@@ -151,6 +172,8 @@ LOOKS: Final[dict[str, Look]] = {
     "settings.valid": valid,
     "settings.contradictions": contradicting,
     "settings.issuer": issuer,
+    "settings.password_length": password_length,
+    "settings.proxies": proxies,
     "secrets.present": present,
     "secrets.strength": strength,
     "secrets.files": files,

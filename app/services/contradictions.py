@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from app.domain.origins import is_of_this_host, origin_of
 from app.settings import Settings, variable
 
 _DAY_SECONDS: Final = 86_400
@@ -29,6 +30,13 @@ def contradictions(settings: Settings, given: Collection[str]) -> list[Contradic
         *_of_lifetimes(settings, given),
         *_of_retention(settings),
         *_of_databases(settings),
+        *_of_browsers(settings),
+        _Rule(
+            ("unsafe_trust_any_proxy", "trusted_proxies"),
+            settings.unsafe_trust_any_proxy and not settings.proxies.anybody,
+            "ROTA_TRUSTED_PROXIES names proxies: ROTA_UNSAFE_TRUST_ANY_PROXY has no effect, and should not stand there "
+            "for the day when somebody writes * beside it.",
+        ),
     )
     return [Contradiction(rule.fields, rule.what) for rule in rules if rule.holds]
 
@@ -139,6 +147,24 @@ def _of_databases(settings: Settings) -> tuple[_Rule, ...]:
             not _is_loopback(settings.host) and _is_loopback(urlsplit(settings.issuer).hostname or ""),
             "The server listens for other hosts (ROTA_HOST), and ROTA_ISSUER is an address that only this host can "
             "reach: nobody else finds the key set.",
+        ),
+    )
+
+
+def _of_browsers(settings: Settings) -> tuple[_Rule, ...]:
+    own, listed = origin_of(settings.issuer), settings.allowed_origins
+    at_home = own is None or is_of_this_host(own)
+    return (
+        _Rule(
+            ("cors_origins", "issuer"),
+            own in listed,
+            "ROTA_CORS_ORIGINS lists the origin of ROTA_ISSUER, whose pages need no leave.",
+        ),
+        _Rule(
+            ("cors_origins", "issuer"),
+            not at_home and any(is_of_this_host(origin) for origin in listed),
+            "ROTA_CORS_ORIGINS lists an origin of the visitor's own host, where any program may serve pages, and "
+            "ROTA_ISSUER is not for trying out.",
         ),
     )
 

@@ -16,15 +16,17 @@ from app.domain.errors import PasswordTokenRejected
 from app.domain.events import ANONYMOUS, Action, Actor, Event, Outcome, user_actor
 from app.domain.families import EndReason
 from app.domain.jobs import Done
+from app.domain.notifications import NotificationKind
 from app.domain.password_token import AT_SIGN_IN, LIFETIME, PasswordToken
-from app.domain.passwords import check_new_password
 from app.domain.users import Credential, Role, User, username_key
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
 from app.security.keys import Keyring
+from app.security.password_policy import PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.services.acting import Acting, check_alive, lock_target
 from app.services.ends import count_ended, end_events
+from app.services.throttling import clear_failures
 
 log = get_logger()
 
@@ -53,9 +55,10 @@ class Invited:
 
 
 class Credentials:
-    def __init__(self, database: Database, hasher: PasswordHasher, keyring: Keyring) -> None:
+    def __init__(self, database: Database, hasher: PasswordHasher, policy: PasswordPolicy, keyring: Keyring) -> None:
         self._database = database
         self._hasher = hasher
+        self._policy = policy
         self._keyring = keyring
 
     async def invite(self, username: str, *, role: Role, credential: Credential, by: Acting) -> Invited:
@@ -102,7 +105,8 @@ class Credentials:
         Hand out a set-password token, in the place of one before it. The password stays until the token is used.
 
         Args:
-            forget: The password is good for nothing from now on, and all sessions end: somebody else knows it.
+            forget: The password is good for nothing from now on, all sessions end, and no device is a known one any
+                more: somebody else knows it.
         Returns:
             The token, and how many sessions ended.
         Raises:
@@ -117,6 +121,8 @@ class Credentials:
                 by.check_self(user.id)
                 now = await db.now()
                 await db.users.set_password(user.id, None, must_change=True, now=now)
+                await db.notifications.add(user.id, NotificationKind.PASSWORD_CHANGED, now=now)
+                await db.users.forget_devices(user.id, now)  # whoever knew the password may have signed in with it
                 ended = await db.families.end_all(user.id, reason=EndReason.PASSWORD_CHANGE, by=by.actor.id)
                 forgotten = Event(Action.PASSWORD_FORGOTTEN, by.actor, by.client, subject_id=user.id)
                 await db.audit.add(forgotten, *end_events(ended, actor=by.actor, client=by.client), at=now)
@@ -146,26 +152,32 @@ class Credentials:
             PasswordRefused: the password may not be set; the token stays good.
             PasswordTokenRejected: whatever is wrong with the token.
         """
-        canonical = check_new_password(new)
         token = password_token.parse(presented, self._keyring.password_token_keys)
         if token is None:
             log.info("password_token.noise")
             raise PasswordTokenRejected(why="noise")
-        await self._look(token, client)
+        found = await self._look(token, client)
+        canonical = await self._policy.check(new, username=found.username)
         password_hash = await self._hasher.hash(canonical)
         actor = user_actor(token.user_id)
         async with self._database.begin() as db:
             user = await db.users.lock(token.user_id)
             now = await db.now()
-            shut_out = user is None or user.disabled_at is not None
-            if not shut_out and await db.password_tokens.spend(token.user_id, token.digest, now=now):
+            if (
+                user is not None
+                and user.disabled_at is None
+                and await db.password_tokens.spend(token.user_id, token.digest, now=now)
+            ):
+                await clear_failures(db, self._keyring, user)
                 await db.users.set_password(token.user_id, password_hash, must_change=False, now=now)
+                await db.notifications.add(token.user_id, NotificationKind.PASSWORD_CHANGED, now=now)
                 ended = await db.families.end_all(token.user_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id)
                 done = Event(Action.PASSWORD_RESET, actor, client, subject_id=token.user_id)
                 await db.audit.add(done, *end_events(ended, actor=actor, client=client), at=now)
                 await db.commit()
                 log.info(Action.PASSWORD_RESET, user=str(token.user_id), ended=len(ended))
                 return count_ended(ended)
+            shut_out = user is None or user.disabled_at is not None
         return await self._refuse(token, "user_shut_out" if shut_out else "token_unknown", client)
 
     async def remove_expired(self) -> Done:
@@ -175,18 +187,22 @@ class Credentials:
             await db.commit()
         return Done(removed, more=removed == BATCH)
 
-    async def _look(self, token: PasswordToken, client: ClientContext) -> None:
-        """Refuse before the expensive part what is no good already; that it still is, is seen again under the lock."""
+    async def _look(self, token: PasswordToken, client: ClientContext) -> User:
+        """
+        Whose token it is. What is no good is refused before the expensive part; that it is, is seen again under the
+        lock.
+        """
         async with self._database.begin() as db:
             user, stored, now = await db.users.find(token.user_id), None, await db.now()
             if user is not None:
                 stored = await db.password_tokens.find(token.user_id)
         if user is None or user.disabled_at is not None:
-            await self._refuse(token, "user_shut_out", client)
+            return await self._refuse(token, "user_shut_out", client)
         if stored is None or not hmac.compare_digest(stored.digest, token.digest):
             await self._refuse(token, "token_unknown", client)
         elif now >= stored.expires_at:
             await self._refuse(token, "token_expired", client)
+        return user
 
     async def _refuse(self, token: PasswordToken, reason: str, client: ClientContext) -> NoReturn:
         async with self._database.begin() as db:

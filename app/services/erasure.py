@@ -77,6 +77,7 @@ class Erasure:
             await db.audit.add(*login_failure_sums(failures), at=now)
             await db.erasures.forget_user(user_id, pseudonym=f"erased-{user_id}", now=now)
             await db.password_tokens.remove(user_id)
+            await db.notifications.remove_of(user_id)
             await db.commit()
 
     async def _replace_page(

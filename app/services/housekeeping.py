@@ -9,12 +9,13 @@ from typing import Final, Self
 from uuid import UUID
 
 from app.domain.canonical_json import JsonValue
-from app.domain.clients import ALIKE_FAILURES, ClientContext
+from app.domain.clients import ClientContext
+from app.domain.definitions import ROLLED_UP
 from app.domain.entries import moment
 from app.domain.errors import Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM, Action, Event, Outcome
 from app.domain.jobs import BUSY, Done
-from app.domain.vocabulary import ROLLED_UP
+from app.domain.throttling import Limited, told_one_by_one
 from app.observability.logs import describe_failure, get_logger
 from app.repositories.database import Database, UnitOfWork
 from app.repositories.refusals import LoginFailureCount
@@ -30,24 +31,29 @@ PARTITIONS_AHEAD: Final = timedelta(days=90)
 _START: Final = UUID(int=0)
 
 
+_SUMMED_AS: Final = {limited.value: Action.LOGIN_THROTTLED for limited in Limited} | {
+    Limited.EVERYWHERE.value: Action.LOGIN_FLOODED
+}
+
+
 def login_failure_sums(taken: Sequence[LoginFailureCount]) -> list[Event]:
     """One event for those of each kind that had none of their own."""
     return [
         Event(
-            Action.LOGIN_FAILED,
+            _SUMMED_AS.get(failure.reason, Action.LOGIN_FAILED),
             SYSTEM,
             ClientContext(ip_address(failure.source) if failure.source else None, None, None),
             outcome=Outcome.FAILURE,
             reason=ROLLED_UP,
             subject_id=failure.subject_id,
             detail={
-                "count": failure.count - ALIKE_FAILURES,
+                "count": failure.count - told_one_by_one(failure.reason),
                 "minute": failure.minute.isoformat(),
                 "of": failure.reason,
             },
         )
         for failure in taken
-        if failure.count > ALIKE_FAILURES
+        if failure.count > told_one_by_one(failure.reason)
     ]
 
 
@@ -168,6 +174,13 @@ class Housekeeping:
             await db.audit.add(*login_failure_sums(taken), at=now)
             await db.commit()
         return Done(len(taken), more=len(taken) == BATCH)
+
+    async def remove_old_throttles(self) -> Done:
+        """Remove counts of failed sign-ins that say nothing any more, so that made-up names do not pile up."""
+        async with self._database.begin() as db:
+            removed = await db.throttles.delete_stale(await db.now(), limit=BATCH)
+            await db.commit()
+        return Done(removed, more=removed >= BATCH)
 
     async def make_partitions(self) -> Done:
         """Keep the trail's partitions made `PARTITIONS_AHEAD`: a month without one could not sign anybody in."""

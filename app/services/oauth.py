@@ -52,7 +52,14 @@ class OAuth:
         self._sessions = sessions
 
     async def sign_in(
-        self, api_client: ApiClient, username: str, password: str, scope: str, *, client: ClientContext
+        self,
+        api_client: ApiClient,
+        username: str,
+        password: str,
+        scope: str,
+        *,
+        client: ClientContext,
+        device_token: str | None = None,
     ) -> IssuedTokens:
         """
         The password grant, for first-party clients that have it.
@@ -60,13 +67,15 @@ class OAuth:
         Raises:
             GrantNotPermitted: this client may not handle passwords.
             InvalidScope: more than its sessions may be granted; without a scope they get all of that.
-            InvalidCredentials, TooBusy: as at any sign-in.
+            InvalidCredentials, TooManyAttempts, TooBusy: as at any sign-in.
         Source: RFC 6749 section 4.3.
         """
         _check_grant(api_client, ClientGrant.PASSWORD)
         granted = grantable(scope, api_client.session_scopes)
         terms = Terms(client_id=api_client.client_id, scope=write_scope(granted))
-        return await self._sign_in.with_password(username, password, client=client, terms=terms)
+        return await self._sign_in.with_password(
+            username, password, client=client, terms=terms, device_token=device_token
+        )
 
     async def rotate(
         self, api_client: ApiClient, presented: str, scope: str, *, idempotency_key: str | None, client: ClientContext

@@ -4,12 +4,13 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from app.domain.clients import ClientContext
 from app.domain.events import SYSTEM, Action, Actor, Event, user_actor
-from app.domain.families import FIRST_PARTY_CLIENT, Family, Grant, Lifetimes
+from app.domain.families import FIRST_PARTY_CLIENT, EndReason, Family, Grant, Lifetimes
 from app.domain.users import User
 from app.repositories.database import UnitOfWork
 from app.services.devices import describe_device
@@ -29,6 +30,7 @@ class Terms:
         amr: How the person was authenticated (RFC 8176), as space-separated words.
         actor: Who opened it; the user, unless a client vouches for them.
         authenticated_at: When, if not now.
+        replaces: A session, by its user and id, that ends as this one begins: the browser's former one.
     """
 
     client_id: str = FIRST_PARTY_CLIENT
@@ -37,6 +39,7 @@ class Terms:
     acr: str | None = None
     actor: Actor | None = None
     authenticated_at: datetime | None = None
+    replaces: tuple[UUID, UUID] | None = None
 
 
 class Opening:
@@ -46,17 +49,20 @@ class Opening:
 
     async def open(self, db: UnitOfWork, user: User, terms: Terms, client: ClientContext) -> Grant:
         """
-        Write a session and its event; the oldest beyond the limit ends in the same transaction.
+        Write a session and its event; the one that it replaces, then the oldest beyond the limit, end in the same
+        transaction.
 
         The caller holds the user's lock, which makes the limit race-free, and commits.
         """
         now = await db.now()
-        if self._max_sessions:
+        if terms.replaces is not None:
+            await _end_replaced(db, *terms.replaces, client, now)
+        family, seed = self._new_family(user, terms, client, now), secrets.token_bytes(_SEED_BYTES)
+        created = _created(family, terms, client)
+        if not await db.openings.add(family, seed, created, limit=self._max_sessions, now=now):
             evicted = await db.families.evict_oldest(user.id, keep=self._max_sessions - 1, now=now)
             await db.audit.add(*end_events(evicted, actor=SYSTEM, client=client), at=now)
-        family, seed = self._new_family(user, terms, client, now), secrets.token_bytes(_SEED_BYTES)
-        await db.families.add(family, seed)
-        await db.audit.add(_created(family, terms, client), at=now)
+            await db.openings.add(family, seed, created, limit=0, now=now)
         return Grant(
             now=now,
             user_id=user.id,
@@ -106,6 +112,18 @@ class Opening:
             os=device.os,
             label=None,
         )
+
+
+async def _end_replaced(db: UnitOfWork, user_id: UUID, session_id: UUID, client: ClientContext, now: datetime) -> None:
+    """
+    End what the browser was signed in to before, perhaps as somebody else: its user's own act, for it held their token.
+
+    Two browsers that hold each other's sessions and sign in at once, both at their users' limits, may wait for each
+    other; PostgreSQL ends one of the two, which is told to try again.
+    """
+    ended = await db.families.end(user_id, session_id, reason=EndReason.LOGOUT, by=user_id)
+    if ended is not None:
+        await db.audit.add(*end_events([ended], actor=user_actor(user_id), client=client), at=now)
 
 
 def _created(family: Family, terms: Terms, client: ClientContext) -> Event:

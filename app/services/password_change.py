@@ -4,20 +4,26 @@ from app.domain.clients import ClientContext
 from app.domain.errors import AccessTokenRejected, InvalidCredentials
 from app.domain.events import Action, Event, Outcome, user_actor
 from app.domain.families import EndReason, SessionState
-from app.domain.passwords import check_new_password
+from app.domain.notifications import NotificationKind
 from app.observability.logs import get_logger
 from app.repositories.database import Database
+from app.security.password_policy import PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.services.authentication import Caller
 from app.services.ends import count_ended, end_events
+from app.services.throttling import Attempt, Throttling
 
 log = get_logger()
 
 
 class PasswordChange:
-    def __init__(self, database: Database, hasher: PasswordHasher) -> None:
+    def __init__(
+        self, database: Database, hasher: PasswordHasher, policy: PasswordPolicy, throttling: Throttling
+    ) -> None:
         self._database = database
         self._hasher = hasher
+        self._policy = policy
+        self._throttling = throttling
 
     async def change(self, caller: Caller, *, current: str, new: str, client: ClientContext) -> int:
         """
@@ -25,15 +31,23 @@ class PasswordChange:
 
         Raises:
             PasswordRefused: the new one may not be set.
+            TooManyAttempts: the current one was not looked at, after too many that were wrong.
             InvalidCredentials: the current one is wrong, or was changed by somebody else meanwhile.
             AccessTokenRejected: the session ended meanwhile.
         """
-        canonical = check_new_password(new)
         async with self._database.begin() as db:
             user = await db.users.find(caller.user_id)
+        canonical = await self._policy.check(new, username=user.username if user else "")
+        async with self._throttling.admit_in_session(caller, client=client) as attempt:
+            return await self._change(caller, attempt, current, canonical, client)
+
+    async def _change(
+        self, caller: Caller, attempt: Attempt, current: str, canonical: str, client: ClientContext
+    ) -> int:
+        user = attempt.user
         right = await self._hasher.verify(current, user.password_hash if user else None)
         if user is None or user.password_hash is None or not right:
-            await self._record_failure(caller, client)
+            await self._record_failure(caller, attempt, client)
             raise InvalidCredentials("The current password is wrong.", why="wrong_password")
         new_hash = await self._hasher.hash(canonical)
         actor = user_actor(caller.user_id)
@@ -46,17 +60,19 @@ class PasswordChange:
             if locked is None:
                 raise InvalidCredentials("The current password is wrong.", why="changed_meanwhile")
             await db.users.change_password(user.id, verified=user.password_hash, new=new_hash, now=now)
+            await db.notifications.add(user.id, NotificationKind.PASSWORD_CHANGED, now=now)
             await db.password_tokens.remove(user.id)  # or whoever holds one could undo this
             ended = await db.families.end_all(
                 user.id, keep=caller.session_id, reason=EndReason.PASSWORD_CHANGE, by=actor.id
             )
             changed = Event(Action.PASSWORD_CHANGED, actor, client, subject_id=user.id)
+            await self._throttling.passed(db, attempt, signed_in=False)
             await db.audit.add(changed, *end_events(ended, actor=actor, client=client), at=now)
             await db.commit()
         log.info(Action.PASSWORD_CHANGED, user=str(user.id), ended=len(ended))
         return count_ended(ended)
 
-    async def _record_failure(self, caller: Caller, client: ClientContext) -> None:
+    async def _record_failure(self, caller: Caller, attempt: Attempt, client: ClientContext) -> None:
         event = Event(
             Action.PASSWORD_CHANGE_FAILED,
             user_actor(caller.user_id),
@@ -67,6 +83,8 @@ class PasswordChange:
             family_id=caller.session_id,
         )
         async with self._database.begin() as db:
-            await db.audit.add(event, at=await db.now())
+            now = await db.now()
+            await db.audit.add(event, at=now)
+            await self._throttling.failed(db, attempt, now)
             await db.commit()
         log.info(Action.PASSWORD_CHANGE_FAILED, user=str(caller.user_id))

@@ -6,7 +6,13 @@ from typing import Final
 from uuid import UUID
 
 from app.domain.clients import ClientContext
-from app.domain.errors import InputInvalid, RefreshTokenRejected, SessionNotFound, UserNotFound
+from app.domain.errors import (
+    CredentialsDisagree,
+    InputInvalid,
+    RefreshTokenRejected,
+    SessionNotFound,
+    UserNotFound,
+)
 from app.domain.events import Action, Actor, Event, user_actor
 from app.domain.families import EndReason, Family
 from app.domain.pages import Page, Position, page_of
@@ -192,11 +198,43 @@ class Sessions:
         Raises:
             RefreshTokenRejected: not a token of any of our sessions.
         """
-        token = self._pairs.read(presented)
+        self._pairs.read(presented)
+        proven = await self.find_proven(presented)
+        if proven is None:
+            raise RefreshTokenRejected(why="logout with a token that proves nothing")
+        user_id, session_id = proven
+        actor = user_actor(user_id)
+        ended = await self.end(user_id, session_id, actor=actor, client=client, reason=EndReason.LOGOUT)
+        return session_id, ended
+
+    async def find_proven(self, presented: str) -> tuple[UUID, UUID] | None:
+        """User and id of the session that a refresh token is of, live or spent; `None` if it proves to be of none."""
+        token = self._pairs.find(presented)
+        if token is None:
+            return None
         async with self._database.begin() as db:
             seed = await db.families.find_seed(token.user_id, token.family_id)
         if seed is None or not self._pairs.proves(token, seed):
-            raise RefreshTokenRejected(why="logout with a token that proves nothing")
-        actor = user_actor(token.user_id)
-        ended = await self.end(token.user_id, token.family_id, actor=actor, client=client, reason=EndReason.LOGOUT)
-        return token.family_id, ended
+            return None
+        return token.user_id, token.family_id
+
+    def check_agreement(self, cookie: str, *, session_id: UUID | None, refresh_token: str | None) -> None:
+        """
+        See that what a request carries beside its cookie is of the same session.
+
+        A cookie of none of our sessions disagrees with no access token: it is on its way out.
+
+        Args:
+            session_id: Of the access token, if there is one of ours.
+            refresh_token: Of the body.
+        Raises:
+            CredentialsDisagree: it is not.
+        """
+        token = self._pairs.find(cookie)
+        of = token.family_id if token else None
+        if None not in {of, session_id} and of != session_id:
+            raise CredentialsDisagree(why="access token")
+        if refresh_token is not None and refresh_token != cookie:
+            beside = self._pairs.find(refresh_token)
+            if beside is None or beside.family_id != of:
+                raise CredentialsDisagree(why="refresh token")

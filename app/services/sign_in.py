@@ -12,14 +12,14 @@ from app.domain.errors import (
     OneTimePasswordElsewhere,
     PasswordChangeRequired,
     TooBusy,
+    TooManyAttempts,
     Unavailable,
     UserDisabled,
-    UsernameRefused,
     UserNotFound,
 )
 from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome
 from app.domain.families import FIRST_PARTY_CLIENT, Grant, Lifetimes
-from app.domain.users import User, username_key
+from app.domain.users import User
 from app.observability.logs import get_logger
 from app.observability.metrics import SIGN_INS, SignInOutcome
 from app.repositories.database import Database, UnitOfWork
@@ -27,6 +27,7 @@ from app.security.keys import Keyring
 from app.security.passwords import PasswordHasher
 from app.services.credentials import Credentials, record_refusal
 from app.services.opening import Opening, Terms
+from app.services.throttling import Attempt, Throttling
 from app.services.tokens import IssuedTokens, TokenPairs
 
 log = get_logger()
@@ -44,6 +45,7 @@ class SignIn:
         pairs: TokenPairs,
         lifetimes: Lifetimes,
         credentials: Credentials,
+        throttling: Throttling,
         *,
         max_sessions: int,
     ) -> None:
@@ -53,10 +55,17 @@ class SignIn:
         self._pairs = pairs
         self._lifetimes = lifetimes
         self._credentials = credentials
+        self._throttling = throttling
         self._opening = Opening(lifetimes, max_sessions=max_sessions)
 
     async def with_password(
-        self, username: str, password: str, *, client: ClientContext, terms: Terms = OF_OUR_OWN_ROUTES
+        self,
+        username: str,
+        password: str,
+        *,
+        client: ClientContext,
+        terms: Terms = OF_OUR_OWN_ROUTES,
+        device_token: str | None = None,
     ) -> IssuedTokens:
         """
         Open a session for whoever knows the password.
@@ -64,7 +73,10 @@ class SignIn:
         Unknown user, wrong password and disabled user cost the same work and get the same answer. No connection is
         held while the password is hashed. The oldest session beyond the limit ends in the same transaction.
 
+        Args:
+            device_token: As received; see `Throttling.admit`.
         Raises:
+            TooManyAttempts: the password was not looked at, after too many that were wrong.
             InvalidCredentials: also when the password was changed or the user disabled during the sign-in, and when a
                 one-time password is past its time.
             PasswordChangeRequired: the password is right, and good for setting another one only.
@@ -72,7 +84,11 @@ class SignIn:
             TooBusy: too many passwords wait for hashing.
         """
         try:
-            return await self._with_password(username, password, client, terms)
+            with self._hasher.place():
+                return await self._with_password(username, password, client, terms, device_token)
+        except TooManyAttempts as refused:
+            SIGN_INS.add(refused.why or "")
+            raise
         except TooBusy:
             SIGN_INS.add(SignInOutcome.TOO_BUSY)
             raise
@@ -80,26 +96,33 @@ class SignIn:
             SIGN_INS.add(SignInOutcome.UNAVAILABLE)
             raise
 
-    async def _with_password(self, username: str, password: str, client: ClientContext, terms: Terms) -> IssuedTokens:
-        for _ in range(2):
-            user = await self._find(username)
-            right = await self._hasher.verify(password, user.password_hash if user else None)
-            if user is None or user.password_hash is None or not right or user.disabled_at is not None:
-                break
-            outdated = self._hasher.is_outdated(user.password_hash)
-            new_hash = await self._hasher.hash(password) if outdated else None
-            async with self._database.begin() as db:
-                # As locked: the role that was read before the password was hashed may be lost by now.
-                if locked := await db.users.lock_verified(user.id, user.password_hash):
-                    if locked.must_change_password:
-                        await self._demand_another(db, locked, terms, client)
-                    grant = await self._open(db, locked, user.password_hash, new_hash, terms, client)
-                    await db.commit()
-                    SIGN_INS.add(SignInOutcome.OPENED)
-                    log.info(Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id))
-                    return self._pairs.issue(grant)
-            # Disabled, changed, or the same password hashed anew by a sign-in beside this one: look once more.
-        return await self._refuse(username, user, client)
+    async def _with_password(
+        self, username: str, password: str, client: ClientContext, terms: Terms, device_token: str | None
+    ) -> IssuedTokens:
+        async with self._throttling.admit(username, device_token, client=client) as attempt:
+            for turn in range(2):
+                user = await self._find(attempt.key) if turn else attempt.user
+                right = await self._hasher.verify(password, user.password_hash if user else None)
+                if user is None or user.password_hash is None or not right or user.disabled_at is not None:
+                    break
+                outdated = self._hasher.is_outdated(user.password_hash)
+                new_hash = await self._hasher.hash(password) if outdated else None
+                async with self._database.begin() as db:
+                    # As locked: the role that was read before the password was hashed may be lost by now.
+                    if locked := await db.users.lock_verified(user.id, user.password_hash):
+                        if locked.must_change_password:
+                            await self._demand_another(db, locked, terms, client, attempt)
+                        grant = await self._open(db, locked, user.password_hash, new_hash, terms, client)
+                        device = await self._throttling.passed(db, attempt)
+                        await db.commit()
+                        SIGN_INS.add(SignInOutcome.OPENED)
+                        known = attempt.device is not None
+                        log.info(
+                            Action.SESSION_CREATED, user=str(user.id), session=str(grant.family_id), known_device=known
+                        )
+                        return replace(self._pairs.issue(grant), device_token=device)
+                # Disabled, changed, or the same password hashed anew by a sign-in beside this one: look once more.
+            return await self._refuse(attempt, user, client)
 
     async def vouched(self, user_id: UUID, terms: Terms, *, client: ClientContext) -> IssuedTokens:
         """
@@ -123,7 +146,9 @@ class SignIn:
             now = await db.now()
             if terms.authenticated_at is not None:
                 if not now - self._lifetimes.session <= terms.authenticated_at <= now + CLOCKS_APART:
-                    raise InputInvalid("auth_time must be in the past, by no more than a session may live.")
+                    raise InputInvalid(
+                        "auth_time must be in the past, by no more than a session may live.", field="auth_time"
+                    )
                 terms = replace(terms, authenticated_at=min(terms.authenticated_at, now))
             grant = await self._opening.open(db, user, terms, client)
             await db.commit()
@@ -131,11 +156,11 @@ class SignIn:
         log.info(Action.SESSION_CREATED, user=str(user_id), session=str(grant.family_id), client=terms.client_id)
         return self._pairs.issue(grant)
 
-    async def _find(self, username: str) -> User | None:
+    async def _find(self, key: str) -> User | None:
         async with self._database.begin() as db:
-            return await db.users.find_by_key(_lookup_key(username))
+            return await db.users.find_by_key(key)
 
-    async def _refuse(self, username: str, user: User | None, client: ClientContext) -> NoReturn:
+    async def _refuse(self, attempt: Attempt, user: User | None, client: ClientContext) -> NoReturn:
         """Each failure is counted; the first few of a minute that are alike are events, the job sums up the rest."""
         reason = "unknown_user" if user is None else "disabled" if user.disabled_at else "wrong_password"
         event = Event(
@@ -145,27 +170,34 @@ class SignIn:
             outcome=Outcome.FAILURE,
             reason=reason,
             subject_id=user.id if user else NOBODY,
-            detail={} if user else {"name_digest": self._keyring.name_digest(_lookup_key(username))},
+            detail={} if user else {"name_digest": self._keyring.name_digest(attempt.key)},
         )
         async with self._database.begin() as db:
             now = await db.now()
             source = failure_source(client.ip)
-            if await db.refusals.count_login(event.subject_id, reason, source, now) <= ALIKE_FAILURES:
-                await db.audit.add(event, at=now)
+            alike = await db.refusals.count_login(event.subject_id, reason, source, now)
+            await db.audit.add_if(event, wanted=alike <= ALIKE_FAILURES, at=now)
+            await self._throttling.failed(db, attempt, now)
             await db.commit()
         SIGN_INS.add(reason)
         log.info(Action.LOGIN_FAILED, user=str(user.id) if user else None, reason=reason)
         raise InvalidCredentials(why=reason)
 
-    async def _demand_another(self, db: UnitOfWork, user: User, terms: Terms, client: ClientContext) -> NoReturn:
+    async def _demand_another(
+        self, db: UnitOfWork, user: User, terms: Terms, client: ClientContext, attempt: Attempt
+    ) -> NoReturn:
         """No session for a one-time password, but the token by which another one is set; of our own routes only."""
         if terms.client_id != FIRST_PARTY_CLIENT:
+            await self._throttling.passed(db, attempt, signed_in=False)
             await record_refusal(db, user.id, "one_time_password_elsewhere", client)
             await db.commit()
             raise OneTimePasswordElsewhere(why="through a client")
         token = await self._credentials.exchange(db, user, client)
         if token is None:
             await record_refusal(db, user.id, "one_time_password_expired", client)
+            await self._throttling.failed(db, attempt, await db.now())
+        else:
+            await self._throttling.passed(db, attempt, signed_in=False)
         await db.commit()
         if token is None:
             SIGN_INS.add(SignInOutcome.ONE_TIME_PASSWORD_EXPIRED)
@@ -183,11 +215,3 @@ class SignIn:
             rehashed = Event(Action.PASSWORD_REHASHED, SYSTEM, client, subject_id=user.id)
             await db.audit.add(rehashed, at=now)
         return await self._opening.open(db, user, terms, client)
-
-
-def _lookup_key(username: str) -> str:
-    """The canonical form; a name that has none is looked up as typed, finds nobody, and costs the same."""
-    try:
-        return username_key(username)
-    except UsernameRefused:
-        return username

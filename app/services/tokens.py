@@ -16,7 +16,11 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class IssuedTokens:
-    """Lifetimes in whole seconds from now; the refresh token's is the idle limit, within the session's own end."""
+    """
+    Lifetimes in whole seconds from now; the refresh token's is the idle limit, within the session's own end.
+
+    `device_token` comes with a sign-in only, of a device that had none.
+    """
 
     session_id: UUID
     access_token: str
@@ -24,6 +28,7 @@ class IssuedTokens:
     refresh_token: str
     refresh_expires_in: int
     scope: str
+    device_token: str | None = None
 
 
 class TokenPairs:

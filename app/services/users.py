@@ -10,14 +10,16 @@ from app.domain.clients import ClientContext
 from app.domain.errors import RegistrationClosed, UserNotFound
 from app.domain.events import Action, Actor, Event, user_actor
 from app.domain.families import EndReason
-from app.domain.passwords import check_new_password
+from app.domain.notifications import NotificationKind
 from app.domain.user_changes import UserChange
 from app.domain.users import Role, User, username_key
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
+from app.security.password_policy import PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.services.acting import Acting, check_alive, check_guard_rails, lock_target
 from app.services.ends import count_ended, end_events
+from app.services.throttling import Throttling
 
 log = get_logger()
 
@@ -32,9 +34,19 @@ class Changed:
 
 
 class Users:
-    def __init__(self, database: Database, hasher: PasswordHasher, *, registration_open: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        hasher: PasswordHasher,
+        policy: PasswordPolicy,
+        throttling: Throttling,
+        *,
+        registration_open: bool,
+    ) -> None:
         self._database = database
         self._hasher = hasher
+        self._policy = policy
+        self._throttling = throttling
         self._registration_open = registration_open
 
     async def register(self, username: str, password: str, *, client: ClientContext) -> User:
@@ -44,10 +56,12 @@ class Users:
         Raises:
             RegistrationClosed: accounts are made by administrators here.
             UsernameRefused, UsernameTaken, PasswordRefused: as they say.
+            TooManyAttempts: too many names were taken that came from this address.
         """
         if not self._registration_open:
             raise RegistrationClosed
-        return await self.create(username, password, role=Role.USER, actor=None, client=client)
+        async with self._throttling.admit_address(client):
+            return await self.create(username, password, role=Role.USER, actor=None, client=client)
 
     async def create(
         self, username: str, password: str, *, role: Role, actor: Actor | None, client: ClientContext
@@ -59,7 +73,7 @@ class Users:
             UsernameRefused, UsernameTaken, PasswordRefused: as they say.
         """
         username_key(username)
-        password_hash = await self._hasher.hash(check_new_password(password))
+        password_hash = await self._hasher.hash(await self._policy.check(password, username=username))
         async with self._database.begin() as db:
             now = await db.now()
             user = User(
@@ -176,6 +190,7 @@ class Users:
             now = await db.now()
             await db.users.bury(user_id, now)
             await db.password_tokens.remove(user_id)
+            await db.notifications.remove_of(user_id)
             ended = await db.families.end_all(user_id, reason=EndReason.USER_DISABLED, by=by.actor.id)
             deleted = Event(Action.USER_DELETED, by.actor, by.client, subject_id=user_id)
             await db.audit.add(deleted, *end_events(ended, actor=by.actor, client=by.client), at=now)
@@ -190,6 +205,7 @@ async def _apply(db: UnitOfWork, user: User, due: UserChange, now: datetime, by:
     events = []
     if due.username is not None:
         await db.users.rename(user.id, due.username)
+        await db.notifications.add(user.id, NotificationKind.USERNAME_CHANGED, now=now)
         events.append(Event(Action.USER_RENAMED, by.actor, by.client, subject_id=user.id))
     if due.role is not None:
         await db.users.set_role(user.id, due.role)

@@ -58,4 +58,10 @@ INSERT INTO schema_revisions (revision, phase, oldest_release, rewrites, applied
 
 INSERT INTO schema_revisions (revision, phase, oldest_release, rewrites, applied_at) VALUES ('0014', 'expand', '0.1.0', false, statement_timestamp()) ON CONFLICT (revision) DO NOTHING;
 
+DELETE FROM schema_revisions WHERE revision = '0015';
+
+DELETE FROM schema_revisions WHERE revision = '0016';
+
+DELETE FROM schema_revisions WHERE revision = '0017';
+
 COMMIT;

@@ -164,7 +164,7 @@ async def test_a_token_is_void_when_the_user_is_shut_out_or_helps_themselves(off
     await office.ok("PATCH", path, json={"disabled": True})
     await office.refused("PUT", "/password", 401, "password_token_rejected", json=body)
     await office.ok("PATCH", path, json={"disabled": False})
-    change = {"current_password": PASSWORD, "new_password": "mine by myself"}
+    change = {"current_password": PASSWORD, "new_password": "mine by myself alone"}
     await office.ok("PUT", "/me/password", headers=await office.headers(ada), json=change)
     await office.refused("PUT", "/password", 401, "password_token_rejected", json=body)
     reasons = [event["reason"] for event in await office.events(ada.user.id, "credential.refused")]

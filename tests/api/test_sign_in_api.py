@@ -226,14 +226,16 @@ async def test_change_password(http: httpx2.AsyncClient, username: str) -> None:
     """Wrong current one: 401. Right: the others end, this session lives, the new one signs in."""
     await register(http, username)
     other, mine = await log_in(http, username), await log_in(http, username)
-    body = {"current_password": "wrong password", "new_password": "a new password"}
+    body = {"current_password": "wrong password", "new_password": "a password of my own"}
     refused = await http.put("/me/password", headers=bearer(mine), json=body)
     assert (refused.status_code, refused.json()["code"]) == (401, "invalid_credentials")
     changed = await http.put("/me/password", headers=bearer(mine), json={**body, "current_password": PASSWORD})
     assert (changed.status_code, changed.json()["sessions_ended"]) == (200, 1)
     assert (await http.get("/me", headers=bearer(other))).status_code == 401
     assert (await http.get("/me", headers=bearer(mine))).status_code == 200
-    assert (await http.post("/token", data={"username": username, "password": "a new password"})).status_code == 200
+    assert (
+        await http.post("/token", data={"username": username, "password": "a password of my own"})
+    ).status_code == 200
 
 
 async def test_my_events(http: httpx2.AsyncClient, username: str, clock: MovableClock) -> None:

@@ -1,0 +1,60 @@
+"""
+Credentials in URLs, which are refused: proxies log them, browsers keep them, pages hand them on (RFC 9700 section
+4.3.1, RFC 6750 section 5.3). Nothing of ours writes a URL down, so here they end.
+"""
+
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+# What a parameter that holds one is called, whatever the spelling: without case, underscores, hyphens, brackets.
+NAMES: Final = frozenset(
+    {
+        b"accesstoken", b"apikey", b"assertion", b"authorization", b"authtoken", b"bearer", b"bearertoken",
+        b"clientassertion", b"clientsecret", b"currentpassword", b"devicetoken", b"idtoken", b"jwt", b"newpassword",
+        b"oldpassword", b"passwd", b"password", b"passwordtoken", b"pwd", b"refreshtoken", b"rotarefresh", b"secret",
+        b"sessiontoken", b"subjecttoken", b"token",
+    }
+)  # fmt: skip
+
+_TOKEN: Final = re.compile(
+    rb"rota_[a-z]{2}_[A-Za-z0-9_-]{16}|(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}"
+)
+_PAIRS: Final = re.compile(rb"[&;?#]")  # also those of a URL within a value
+_NO_LETTER: Final = re.compile(rb"[^a-z0-9]")
+# Its query is the proxy's, and what does not belong there is refused as a requirement that nobody meets: of any other
+# answer than 401 and 403 a proxy makes a failure of its own.
+ANSWERS_ITSELF: Final = "/authz"
+_LAYERS: Final = 4  # of percent-encoding that are looked behind; each is a pass over the text
+
+
+def holds_credential(path: bytes, query: bytes) -> bool:
+    """
+    Whether a URL's path or query holds one of our tokens, a JWT, or a parameter that is named like a credential.
+
+    Args:
+        path, query: As they were sent, percent-encoded perhaps more than once.
+    """
+    # One of each request has neither: the path of a route has no dot, no percent sign and no prefix of ours.
+    if (b"%" in path or b"rota_" in path or b"eyJ" in path) and any(map(_TOKEN.search, _layers(path))):
+        return True
+    if not query:
+        return False
+    return any(
+        _TOKEN.search(text) or any(_name(pair) in NAMES for pair in _PAIRS.split(text)) for text in _layers(query)
+    )
+
+
+def _layers(text: bytes) -> list[bytes]:
+    """The text, and what is behind each layer of its percent-encoding."""
+    found = [text]
+    while len(found) <= _LAYERS and b"%" in found[-1]:
+        decoded = unquote_to_bytes(found[-1])
+        if decoded == found[-1]:
+            break
+        found.append(decoded)
+    return found
+
+
+def _name(pair: bytes) -> bytes:
+    return _NO_LETTER.sub(b"", pair.partition(b"=")[0].lower())
