@@ -14,7 +14,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	bench-imports docs lock clean
 
 help: ## List the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## Start Rota with an embedded PostgreSQL (data in .rota/)
 	@exec $(BIN)/rota dev

@@ -82,7 +82,7 @@ class ClientAuthentication:
         """
         stored = await self._find(client_id)
         if stored is None or not stored.client.public:
-            log.info("client.refused", client=client_id, why="no secret")
+            log.info("client.refused", client=client_id if stored else None, why="no secret")
             raise ClientRejected(why="no secret")
         _check_enabled(stored.client)
         return stored.client

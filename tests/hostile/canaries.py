@@ -16,7 +16,7 @@ from urllib.parse import quote
 MARK = "CanaryOfRota"
 STORED = "StoredOfRota"
 # What all tokens begin with, whosever they are; it stands nowhere but in them.
-BEGINNINGS = ("rota_rt_", "rota_pt_", "rota_cs_", "eyJhbGciOiJ")
+BEGINNINGS = ("rota_rt_", "rota_pt_", "rota_cs_", "rota_dt_", "eyJhbGciOiJ")
 
 
 def secret(kind: str = "") -> str:
