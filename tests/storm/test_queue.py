@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -34,7 +34,8 @@ class Work:
 @contextmanager
 def hasher_at(work: Work, **options: Any) -> Iterator[PasswordHasher]:
     made = PasswordHasher(**options)
-    honest, made._context = made._context, Hashing(made._context, work)
+    honest: Any = made._context
+    made._context = cast("Any", Hashing(honest, work))
     made._seconds = 0.1
     try:
         yield made
