@@ -242,7 +242,9 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
         return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
-    return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more, **_members(error))
+    return problem(
+        request.state.request_id, answer.status, error.code, error.message, headers, **more, **_members(error)
+    )
 
 
 def _members(error: errors.RotaError) -> dict[str, Any]:
