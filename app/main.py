@@ -44,6 +44,7 @@ from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs, get_logger
+from app.observability.traces import Traces
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
 
@@ -132,19 +133,24 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     app.state.duties = JOBS
     setattr(app.state, PROXIES, container.settings.proxies)
     install_error_handlers(app)
-    app.add_middleware(Deadline, seconds=container.settings.request_seconds)
-    origins = container.settings.allowed_origins
+    _add_middleware(app, container.settings, container.watching.traces)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, traces: Traces | None) -> None:
+    """Innermost first."""
+    app.add_middleware(Deadline, seconds=settings.request_seconds)
+    origins = settings.allowed_origins
     if origins:
         app.add_middleware(Preflights, origins=origins)
     app.add_middleware(
         RequestContext,
-        slow_seconds=container.settings.slow_request_milliseconds / 1000,
-        traces=container.watching.traces,
-        https=container.settings.issuer.startswith("https://"),
+        slow_seconds=settings.slow_request_milliseconds / 1000,
+        traces=traces,
+        https=settings.issuer.startswith("https://"),
     )
     if origins:
         app.add_middleware(CrossOrigin, origins=origins)
-    return app
 
 
 def create_served_app() -> FastAPI:
