@@ -18,6 +18,7 @@ from uuid import uuid4
 import httpx2
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import Match
 
 from tests.hostile import canaries
 
@@ -211,9 +212,10 @@ class Walker:
 
     def _template(self) -> str | None:
         """Of the route that the server has matched; Starlette's own routes say only what they have called."""
-        route, endpoint = self.last.get("route"), self.last.get("endpoint")
-        if route is None and endpoint is not None:
-            route = next((each for each in self.app.routes if getattr(each, "endpoint", None) is endpoint), None)
+        route = self.last.get("route")
+        if route is None and (endpoint := self.last.get("endpoint")) is not None:
+            of_endpoint = (each for each in self.app.routes if getattr(each, "endpoint", None) is endpoint)
+            route = next((each for each in of_endpoint if each.matches(self.last)[0] is Match.FULL), None)
         return getattr(route, "path_format", None) or getattr(route, "path", None)
 
     def missed(self, routes: list[Route]) -> list[str]:
