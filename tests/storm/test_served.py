@@ -151,7 +151,7 @@ async def test_a_storm_through_a_client(database_url: str, serve: Serve, people:
     assert {status for status, _, _ in answers} == {200, 503}
     for status, headers, body in answers:
         if status == 503:
-            assert json.loads(body)["error"] == "temporarily_unavailable"
+            assert json.loads(body)["error"] == "too_busy"
             assert int(headers["retry-after"]) >= 1
 
 
