@@ -71,13 +71,7 @@ def parse_strict(raw: bytes) -> object:
     # Few texts have so many brackets at all; of those that do, the depth is counted before anything recurses.
     if raw.count(b"[") + raw.count(b"{") > READ_DEPTH and _is_deep(text):
         raise ValueError("nested too deeply")
-    return json.loads(
-        text,
-        object_pairs_hook=_unique,
-        parse_constant=_refuse_constant,
-        parse_float=_read_float,
-        parse_int=_read_integer,
-    )
+    return _READER.decode(text)
 
 
 def _is_deep(text: str) -> bool:
@@ -117,3 +111,11 @@ def _read_integer(text: str) -> int:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_READER: Final = json.JSONDecoder(  # built once: json.loads builds one a call
+    object_pairs_hook=_unique,
+    parse_constant=_refuse_constant,
+    parse_float=_read_float,
+    parse_int=_read_integer,
+)
