@@ -20,8 +20,8 @@ from app.security.hash_kinds import HashRefused, KnownHash, spelt
 HASH_CHARACTERS: Final = 1024
 BCRYPT_BYTES: Final = 72
 
-# What one verification may take. Each bound is some two seconds of a core of 2026. Memory is for each thread that hashes,
-# and as much as the defaults of libraries need (Django's Argon2: 100 MiB; OWASP's scrypt: 128 MiB).
+# What one verification may take. Each bound is some two seconds of a core of 2026. Memory is for each thread that
+# hashes, and as much as the defaults of libraries need (Django's Argon2: 100 MiB; OWASP's scrypt: 128 MiB).
 MEMORY_BYTES: Final = 128 * 1024 * 1024
 ARGON2_WORK_BYTES: Final = 2 * 1024 * 1024 * 1024  # memory times passes
 SCRYPT_WORK_BYTES: Final = 1024 * 1024 * 1024  # memory times parallelism
