@@ -119,6 +119,7 @@ SAMPLES = {
     "timestamp with time zone": "statement_timestamp()",
     "inet": "'203.0.113.7'",
     "xid8": "pg_current_xact_id()",
+    "bigint[]": "'{}'",
     "bytea[]": "ARRAY[sha256('a')]",
     "text[]": "'{}'",
     "jsonb": "'{}'",
