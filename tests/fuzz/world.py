@@ -7,6 +7,7 @@ lost their session is signed in anew, as somebody new.
 
 import asyncio
 import base64
+import contextlib
 import random
 import secrets
 import threading
@@ -17,6 +18,7 @@ from uuid import UUID
 
 from app.container import Container
 from app.domain.api_clients import ClientGrant, ClientScope, NewClient
+from app.domain.errors import RotaError
 from app.domain.events import SYSTEM
 from app.domain.users import Role
 from app.services.acting import Acting
@@ -24,6 +26,7 @@ from tests.conftest import PASSWORD, client_at, make_settings
 
 OPERATOR_TOKEN = "operator-token-operator-token-operator-token"
 KEPT = 60
+AFRESH = 0.5
 T = TypeVar("T")
 
 # Which members of answers are live values, and of what. Found by their names: a new route's are found too.
@@ -49,6 +52,7 @@ class World:
         self.renewed = 0
         self._header: dict[str, str] = {}
         self._own_session: dict[str, str] = {}
+        self._name: dict[str, str] = {}
         self._live: defaultdict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
@@ -102,7 +106,10 @@ class World:
         return found.popleft() if found else None
 
     def own_session(self) -> str | None:
-        """A session of the identity itself, but the one that it speaks from, mostly."""
+        """A session of the identity itself, but the one that it speaks from; it may have ended meanwhile."""
+        if self.identity in self._name and self.dice.random() < AFRESH:
+            with contextlib.suppress(RotaError):  # they may be gone, or have another password
+                self._own_session[self.identity] = self._run(self._another_session(self._name[self.identity]))
         return self._own_session.get(self.identity)
 
     def refresh_token(self) -> str:
@@ -189,8 +196,13 @@ class World:
         if identity == "client":
             return await self._make_client()
         name, _ = await self._somebody(Role(identity))
-        other = await self._services.sign_in.with_password(name, PASSWORD, client=client_at())
+        self._name[identity] = name
+        other = await self._another_session(name)
         issued = await self._services.sign_in.with_password(name, PASSWORD, client=client_at())
-        self._own_session[identity] = str(other.session_id)
-        self.keep("session_id", str(other.session_id))
+        self._own_session[identity] = other
         return f"Bearer {issued.access_token}"
+
+    async def _another_session(self, name: str) -> str:
+        issued = await self._services.sign_in.with_password(name, PASSWORD, client=client_at())
+        self.keep("session_id", str(issued.session_id))
+        return str(issued.session_id)
