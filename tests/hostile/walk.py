@@ -27,7 +27,7 @@ STREAM_SECONDS = 0.5
 # Members that are kept, or told to administrators: no place for a secret. A name that nobody has is none of them.
 KEPT = {"label", "name", "client_id", "acr", "amr", "user_agent", "reason", "device"}
 # Filters that the trail tells of, since it tells who has looked for what; names of people are not among them.
-KEPT_FILTERS = {"client"}
+KEPT_FILTERS = {"client", "device", "browser", "os"}
 KEEPS_USERNAME = {("POST", "/register"), ("POST", "/admin/users"), ("PATCH", "/admin/users/{user_id}")}
 
 
