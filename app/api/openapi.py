@@ -152,7 +152,7 @@ def _derived(route: APIRoute, operation: Json) -> Iterator[type[errors.RotaError
         if isinstance(guard, ClientWith):
             yield from (errors.ClientNotPermitted, errors.AccessTokenRejected)
     for parameter in operation.get("parameters", []):
-        yield errors.InputInvalid
+        yield from (errors.InputInvalid, http_errors.UriTooLong)
         if parameter["in"] == "path" and parameter["name"] in _BY_PLACE:
             yield _BY_PLACE[parameter["name"]]
     if "requestBody" in operation:

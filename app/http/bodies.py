@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictInt, ValidationError
 
 from app.domain.canonical_json import parse_strict
 from app.domain.errors import InputInvalid
@@ -49,7 +49,13 @@ def _storable(text: str) -> str:
     return text
 
 
+def _whole(number: object) -> object:
+    """JSON has one kind of numbers (RFC 8259 section 6): 60.0 is 60."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 Text = Annotated[str, AfterValidator(_storable)]
+WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
 
 
 async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:

@@ -152,6 +152,13 @@ class CredentialInUrl(errors.InputInvalid):
 ANSWERS[CredentialInUrl] = Answer(HTTPStatus.BAD_REQUEST, "invalid_request")
 
 
+class UriTooLong(errors.InputInvalid):
+    """Answered by the protocol, before there is a request."""
+
+    code = "request_uri_too_long"
+    message = "Request-URI Too Long."
+
+
 class PathNotFound(errors.RotaError):
     """A path that a route could have and has not, here."""
 
@@ -159,6 +166,7 @@ class PathNotFound(errors.RotaError):
     message = "Not Found."
 
 
+ANSWERS[UriTooLong] = Answer(HTTPStatus.REQUEST_URI_TOO_LONG)
 ANSWERS[PathNotFound] = Answer(HTTPStatus.NOT_FOUND)
 ANSWERS[BodyTooSlow] = Answer(HTTPStatus.REQUEST_TIMEOUT, "invalid_request")
 ANSWERS[BodyTooLarge] = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request")
@@ -241,7 +249,7 @@ async def answer_rota_error(request: Request, error: errors.RotaError) -> JSONRe
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request.failed", code=error.code, why=error.why)
     if request.scope["path"].startswith(oauth_errors.PATHS):
-        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers)
+        return oauth_errors.oauth_error(error, answer.status, answer.oauth, headers, more.get("errors", []))
     more |= _members(error)
     return problem(request.state.request_id, answer.status, error.code, error.message, headers, **more)
 

@@ -1,8 +1,9 @@
 """Errors of `/oauth2/*`, to the letter of RFC 6749 section 5.2: plain JSON, 400 unless the client itself is refused."""
 
 import re
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from fastapi.responses import JSONResponse
 
@@ -40,11 +41,23 @@ def as_oauth(kind: type[errors.RotaError], status: HTTPStatus, name: str | None)
     return status if status in _KEPT else HTTPStatus.BAD_REQUEST, name or "invalid_request"
 
 
-def oauth_error(error: errors.RotaError, status: HTTPStatus, name: str | None, headers: dict[str, str]) -> JSONResponse:
-    """The answer to an error; arguments as of `as_oauth`."""
+def oauth_error(
+    error: errors.RotaError,
+    status: HTTPStatus,
+    name: str | None,
+    headers: dict[str, str],
+    findings: Sequence[Mapping[str, Any]] = (),
+) -> JSONResponse:
+    """
+    The answer to an error; arguments as of `as_oauth`.
+
+    Args:
+        findings: Which fields are wrong, and in what.
+    """
+    wrong = [f"{each['loc'][-1]}: {each['msg']}" if each["loc"] else each["msg"] for each in findings]
     if error.code in _INVALID_GRANT:
         headers.pop("WWW-Authenticate", None)
-    return answer(*as_oauth(type(error), status, name), error.message, headers)
+    return answer(*as_oauth(type(error), status, name), ". ".join(wrong) or error.message, headers)
 
 
 def answer(status: int, name: str, description: str, headers: dict[str, str]) -> JSONResponse:

@@ -5,6 +5,8 @@ Refusals of requests that fit the document, where a schema cannot say the rule. 
 import json
 from typing import Final
 
+from app.domain.passwords import MAXIMUM_BYTES
+
 CODES: Final = {
     "password_refused": "what is too short, too common or like the name depends on settings and on a blocklist",
     "username_refused": "PRECIS (RFC 8265) says which characters a name may have",
@@ -40,7 +42,13 @@ FIELDS: Final = {
     "grants": "by the kind of client",
     "client_id": "as another pattern has it",
 }
-WORDS: Final = ("must have no NUL", "must have no lone surrogates", "are needed.", "is needed.")
+WORDS: Final = (
+    f"must have at most {MAXIMUM_BYTES} bytes",
+    "must have no NUL",
+    "must have no lone surrogates",
+    "are needed.",
+    "is needed.",
+)
 
 
 def is_beyond(answer: bytes) -> bool:
