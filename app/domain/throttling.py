@@ -55,7 +55,7 @@ class InARow:
 
     Args:
         free: So many cost nothing; the one after them is delayed.
-        together: So many may be looked at at once; beyond that each waits for the delay of the one before.
+        together: So many may be looked at at once; then each waits for the delay of the one before.
         most: Beyond that no more are looked at until the count decays or is cleared.
     """
 

@@ -74,7 +74,8 @@ INSERT INTO login_throttle AS t (account, way, holder, failures, last_failure_at
 VALUES (:account, :way, :holder, 1, :now)
 ON CONFLICT (account, way, holder) DO UPDATE
    SET failures = CASE WHEN {_STALE} THEN 1 ELSE t.failures + 1 END,
-       blocked_until = CASE WHEN NOT {_STALE} AND t.failures + 1 > :together THEN :now + {_delay("t.failures + 1")} END,
+       blocked_until =
+         CASE WHEN NOT {_STALE} AND t.failures + 1 >= :together THEN :now + {_delay("t.failures + 1")} END,
        last_failure_at = :now
  WHERE {_STALE} OR (t.failures < :most AND NOT {_BLOCKED})
 RETURNING failures
