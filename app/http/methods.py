@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
 from fastapi import Request
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -16,16 +15,16 @@ def words_first(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
 
     `DELETE /admin/sessions/export` ends no session of that id, since there is `GET /admin/sessions/export`.
     """
-    return list(_words_first([route for route in routes if isinstance(route, APIRoute)]))
+    return list(_words_first(routes))
 
 
-def _words_first(routes: Sequence[APIRoute]) -> Iterator[BaseRoute]:
+def _words_first(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
     words: dict[str, set[str]] = {}
     for route in routes:
-        if "{" not in route.path:
+        if isinstance(route, Route) and "{" not in route.path:
             words.setdefault(route.path, set()).update(route.methods or ())
     for route in routes:
-        for word, methods in words.items():
+        for word, methods in words.items() if isinstance(route, Route) else ():
             others = set(route.methods or ()) - methods
             if "{" in route.path and others and route.path_regex.match(word):
                 yield Route(word, _refuse, methods=sorted(others), include_in_schema=False)

@@ -39,7 +39,7 @@ LET_IN: dict[str, set[str]] = {
 }
 PROGRAMS = {access.value for access in Access} - set(LET_IN)
 # What API clients can be allowed, where there are API clients; and how one comes in.
-SCOPES = ["introspect", "revoke", "revocations", "authz", "sessions"]
+SCOPES = ["introspect", "revoke", "revocations", "authz", "sessions", "notifications"]
 MAKES_CLIENTS = ("POST", "/admin/clients")
 # Open to anybody, and yet an answer of 401: what is presented in the body is the credential.
 CREDENTIAL_IN_BODY = {("POST", "/logout")}

@@ -167,7 +167,7 @@ def test_a_new_route_is_described_by_being_there() -> None:
     )
     made = DocumentedApi(routes=router.routes).openapi()["paths"]["/made-up/{session_id}"]["post"]
     held_up = {"429"} if any(kind.code == "too_many_attempts" for kind in ANSWERS) else set()
-    wanted = {"200", "401", "404", "408", "409", "413", "415", "422", "500", "503"} | held_up
+    wanted = {"200", "401", "404", "408", "409", "413", "414", "415", "422", "500", "503"} | held_up
     assert set(made["responses"]) == wanted
     assert "user_deleted" in made["responses"]["409"]["description"]
     assert "session_not_found" in made["responses"]["404"]["description"]

@@ -408,7 +408,7 @@ async def test_a_sign_in_that_breaks_leaves_the_former_session(
     browser: Browser, username: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end and the beginning are one transaction: when the second fails, the first has not happened."""
-    from app.repositories.families import FamilyRepository  # noqa: PLC0415 - beside its only use
+    from app.repositories.openings import OpeningRepository  # noqa: PLC0415 - beside its only use
 
     told = await browser.sign_in(username)
 
@@ -416,7 +416,7 @@ async def test_a_sign_in_that_breaks_leaves_the_former_session(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(FamilyRepository, "add", break_off)
+        patch.setattr(OpeningRepository, "add", break_off)
         form = {"username": username, "password": PASSWORD, "refresh_token_in": "cookie"}
         assert (await browser.post("/token", data=form)).status_code == 500
     assert await browser.whose(told["access_token"]) == username

@@ -120,8 +120,6 @@ CASES: dict[int, str] = {
     100: "A SET twice; with `exp`; as an access token",
 }
 
-# Being built beside this list; a number leaves it when its test is there.
-PENDING: dict[int, str] = {48: "limits on guessing"}
 # Of parts that there are not.
 UNDELIVERED: dict[int, str] = {
     97: "there are no webhooks: spans go where the operator says, and nothing else goes out",
@@ -148,15 +146,14 @@ def markers(tree: ast.AST) -> Iterator[tuple[int, int]]:
             yield number.value, node.lineno
 
 
-def complaints(found: dict[int, list[str]], pending: dict[int, str], undelivered: dict[int, str]) -> list[str]:
+def complaints(found: dict[int, list[str]], undelivered: dict[int, str]) -> list[str]:
     return [
         *(f"case {number} is not in the list: {found[number]}" for number in found if number not in CASES),
-        *(f"case {number} is said to be pending and has its test" for number in pending if number in found),
         *(f"case {number} is said not to be delivered and has a test" for number in undelivered if number in found),
         *(
             f"case {number} has no test: {CASES[number]}"
             for number in CASES
-            if number not in found and number not in pending and number not in undelivered
+            if number not in found and number not in undelivered
         ),
     ]
 
@@ -164,7 +161,7 @@ def complaints(found: dict[int, list[str]], pending: dict[int, str], undelivered
 def test_every_delivered_case_has_its_test() -> None:
     """No number without a test, none that the list does not know, none that is excused and need not be."""
     found = marked()
-    assert complaints(found, PENDING, UNDELIVERED) == []
+    assert complaints(found, UNDELIVERED) == []
     assert len(found) > 50
 
 
@@ -172,16 +169,14 @@ def test_the_list_can_complain() -> None:
     """A test taken away, a number made up, an excuse that is none: each is said."""
     found = marked()
     without = {number: where for number, where in found.items() if number != 1}
-    assert complaints(without, PENDING, UNDELIVERED) == [f"case 1 has no test: {CASES[1]}"]
-    assert len(complaints(found | {999: ["x"]}, PENDING, UNDELIVERED)) == 1
-    assert len(complaints(found, PENDING | {2: "x"}, UNDELIVERED)) == 1
-    assert len(complaints(found, PENDING, UNDELIVERED | {2: "x"})) == 1
+    assert complaints(without, UNDELIVERED) == [f"case 1 has no test: {CASES[1]}"]
+    assert len(complaints(found | {999: ["x"]}, UNDELIVERED)) == 1
+    assert len(complaints(found, UNDELIVERED | {2: "x"})) == 1
     assert list(markers(ast.parse("x = [pytest.param(1, marks=pytest.mark.case(7))]"))) == [(7, 1)]
     with pytest.raises(AssertionError):
         list(markers(ast.parse("pytest.mark.case(n)")))
 
 
 def test_excuses_are_of_the_list() -> None:
-    """And of one kind each."""
-    assert CASES.keys() >= PENDING.keys() | UNDELIVERED.keys()
-    assert not PENDING.keys() & UNDELIVERED.keys()
+    """An excuse for a number that is none would stay unnoticed."""
+    assert CASES.keys() >= UNDELIVERED.keys()

@@ -36,7 +36,7 @@ async def test_the_metadata_name_what_there_is(http: httpx2.AsyncClient) -> None
         "revocation_endpoint": f"{issuer}/oauth2/revoke",
         "introspection_endpoint": f"{issuer}/oauth2/introspect",
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "scopes_supported": ["introspect", "revoke", "revocations", "authz", "sessions"],
+        "scopes_supported": ["introspect", "revoke", "revocations", "authz", "sessions", "notifications"],
         "grant_types_supported": ["password", "refresh_token", "client_credentials"],
         "response_types_supported": ["none"],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
