@@ -74,8 +74,9 @@ INSERT INTO login_throttle AS t (account, way, holder, failures, begun_at, last_
 VALUES (:account, :way, :holder, 1, :now, :now)
 ON CONFLICT (account, way, holder) DO UPDATE
    SET failures = CASE WHEN {_STALE} THEN 1 ELSE t.failures + 1 END,
-       begun_at = CASE WHEN {_STALE} THEN :now ELSE t.begun_at END,
-       blocked_until = CASE WHEN NOT {_STALE} AND t.failures + 1 > :together THEN :now + {_delay("t.failures + 1")} END,
+       begun_at = CASE WHEN {_STALE} THEN :now ELSE least(t.begun_at, :now) END,
+       blocked_until = CASE WHEN NOT {_STALE} AND t.failures + 1 >= :together
+                            THEN :now + {_delay("t.failures + 1")} END,
        last_failure_at = :now
  WHERE {_STALE} OR (t.failures < :most AND NOT {_BLOCKED})
 RETURNING failures

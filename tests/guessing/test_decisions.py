@@ -116,7 +116,7 @@ async def _same_decision(town: Town, counted: Counted | None, limit: InARow) -> 
         return
     begins = counted is None or counted.is_stale(NOW)
     failures = 1 if begins or counted is None else counted.failures + 1
-    waits = None if begins or failures <= limit.together else NOW + limit.delay(failures)
+    waits = None if begins or failures < limit.together else NOW + limit.delay(failures)
     assert tuple(row) == (failures, waits, NOW)
     async with town.services.database.begin() as db:
         await db.throttles.note_failure(tally, NOW, counted=True, reserved_at=NOW)
