@@ -32,6 +32,7 @@ _KEYS: Final = (
     "azertyuiopqsdfghjklmwxcvbn",
     "йцукенгшщзхъфывапролджэячсмитьбю",
     "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,9ol.0p;/",
+    "1q2w3e4r5t6y7u8i9o0p",
     "!@#$%^&*()",
 )
 _FORWARDS: Final = tuple(dict(pairwise(keys)) for keys in _KEYS)
@@ -103,8 +104,8 @@ def estimate(password: str, ranks: Mapping[str, int], names: Collection[str] = (
 
 
 def fold(text: str) -> str:
-    """Lower case, one character for each."""
-    return "".join(low if len(low := each.lower()) == 1 else each for each in text)
+    """Lower case and plain width, one character for each."""
+    return "".join(low if len(low := unicodedata.normalize("NFKC", each).lower()) == 1 else each for each in text)
 
 
 def _ways_on(

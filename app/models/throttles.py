@@ -26,6 +26,7 @@ class LoginThrottleRow(Base):
     way: Mapped[Words] = mapped_column(primary_key=True)
     holder: Mapped[Bytes] = mapped_column(primary_key=True)
     failures: Mapped[int]
+    begun_at: Mapped[Moment]
     blocked_until: Mapped[Moment | None]
     last_failure_at: Mapped[Moment]
 

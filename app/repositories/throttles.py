@@ -58,7 +58,7 @@ _TYPES: Final[tuple[BindParameter[Any], ...]] = (
     bindparam("way", type_=Text),
     bindparam("holder", type_=LargeBinary),
     bindparam("place", type_=Text),
-    bindparam("now", type_=DateTime(timezone=True)),
+    *(bindparam(name, type_=DateTime(timezone=True)) for name in ("now", "reserved_at")),
     *(bindparam(name, type_=Integer) for name in ("free", "together", "most", "more")),
     *(bindparam(name, type_=Interval) for name in ("decay", "first", "longest", "slack", "step", "window")),
     *(bindparam(name, type_=Interval) for name in ("everywhere_step", "everywhere_window")),
@@ -70,26 +70,30 @@ def _typed(statement: str) -> TextClause:
 
 
 RESERVE: Final = _typed(f"""
-INSERT INTO login_throttle AS t (account, way, holder, failures, last_failure_at)
-VALUES (:account, :way, :holder, 1, :now)
+INSERT INTO login_throttle AS t (account, way, holder, failures, begun_at, last_failure_at)
+VALUES (:account, :way, :holder, 1, :now, :now)
 ON CONFLICT (account, way, holder) DO UPDATE
    SET failures = CASE WHEN {_STALE} THEN 1 ELSE t.failures + 1 END,
-       blocked_until =
-         CASE WHEN NOT {_STALE} AND t.failures + 1 >= :together THEN :now + {_delay("t.failures + 1")} END,
+       begun_at = CASE WHEN {_STALE} THEN :now ELSE least(t.begun_at, :now) END,
+       blocked_until = CASE WHEN NOT {_STALE} AND t.failures + 1 >= :together
+                            THEN :now + {_delay("t.failures + 1")} END,
        last_failure_at = :now
  WHERE {_STALE} OR (t.failures < :most AND NOT {_BLOCKED})
 RETURNING failures
 """)  # noqa: S608 - constants of this module
 
-# The count may have been cleared since the guess was reserved: then this is the first failure after that.
+# The row may have been cleared since the guess was reserved, and begun anew by another one: then this one is not in it.
+_MORE: Final = "CASE WHEN t.begun_at > :reserved_at THEN 1 ELSE :more END"
 FAILED: Final = _typed(f"""
-INSERT INTO login_throttle AS t (account, way, holder, failures, last_failure_at)
-VALUES (:account, :way, :holder, 1, :now)
+INSERT INTO login_throttle AS t (account, way, holder, failures, begun_at, last_failure_at)
+VALUES (:account, :way, :holder, 1, :now, :now)
 ON CONFLICT (account, way, holder) DO UPDATE
-   SET failures = CASE WHEN {_STALE} THEN 1 ELSE t.failures + :more END,
+   SET failures = CASE WHEN {_STALE} THEN 1 ELSE t.failures + {_MORE} END,
+       begun_at = CASE WHEN {_STALE} THEN :now ELSE t.begun_at END,
        blocked_until = greatest(
          CASE WHEN {_BLOCKED} THEN t.blocked_until END,
-         CASE WHEN NOT {_STALE} AND t.failures + :more >= :free THEN :now + {_delay("t.failures + :more")} END),
+         CASE WHEN NOT {_STALE} AND t.failures + {_MORE} >= :free
+              THEN :now + {_delay(f"t.failures + {_MORE}")} END),
        last_failure_at = :now
 """)  # noqa: S608 - likewise
 
@@ -102,15 +106,16 @@ _PLACES: Final = {
     (True, False): "(:place, :now + :step)",
     (False, True): f"('{EVERYWHERE}', :now + :everywhere_step)",
 }
-PUT: Final = {
-    which: _typed(f"""
-INSERT INTO address_throttle AS t (place, full_at) VALUES {values}
-ON CONFLICT (place) DO UPDATE SET full_at = {_NEXT}
-""")  # noqa: S608 - likewise
+_INSERT: Final = "INSERT INTO address_throttle AS t (place, full_at) VALUES"
+_CONFLICT: Final = "ON CONFLICT (place) DO UPDATE SET full_at ="
+TAKE: Final = {
+    which: _typed(f"{_INSERT} {values} {_CONFLICT} {_NEXT} WHERE {_NEXT} <= :now + {_WINDOW} RETURNING place")
     for which, values in _PLACES.items()
 }
-TAKE: Final = {
-    which: _typed(f"{put.text} WHERE {_NEXT} <= :now + {_WINDOW} RETURNING place") for which, put in PUT.items()
+# From whatever is there: `now` is of when the guess was counted, and a bucket that was filled since is not implausible.
+PUT_BACK: Final = {
+    which: _typed(f"{_INSERT} {values} {_CONFLICT} t.full_at + (excluded.full_at - :now)")
+    for which, values in _PLACES.items()
 }
 
 
@@ -194,14 +199,15 @@ class ThrottleRepository:
         """Count a guess before it is looked at; false: it must not be."""
         return (await self._db.execute(RESERVE, _values(tally, now))).one_or_none() is not None
 
-    async def note_failure(self, tally: Tally, now: datetime, *, counted: bool) -> None:
-        """The guess was wrong: the next one is delayed. `counted`: it was reserved before."""
-        await self._db.execute(FAILED, _values(tally, now, more=0 if counted else 1))
+    async def note_failure(self, tally: Tally, now: datetime, *, counted: bool, reserved_at: datetime) -> None:
+        """The guess was wrong: the next one is delayed. `counted`: it was reserved before, at that time."""
+        await self._db.execute(FAILED, _values(tally, now, more=0 if counted else 1) | {"reserved_at": reserved_at})
 
-    async def give_back(self, tally: Tally) -> None:
+    async def give_back(self, tally: Tally, *, reserved_at: datetime) -> None:
         """The guess was not looked at after all."""
-        if not (await self._db.execute(delete(L).where(_is(L, tally), L.failures <= 1))).rowcount:
-            less = update(L).where(_is(L, tally), L.failures > 1)
+        row = and_(_is(L, tally), L.begun_at <= reserved_at)
+        if not (await self._db.execute(delete(L).where(row, L.failures <= 1))).rowcount:
+            less = update(L).where(row, L.failures > 1)
             await self._db.execute(less.values(failures=L.failures - 1))
 
     async def clear(self, account: bytes, *tallies: Tally) -> int:
@@ -227,7 +233,7 @@ class ThrottleRepository:
     async def put_back(self, buckets: Buckets, now: datetime) -> None:
         """The guess was right, or not looked at: it counts for nothing."""
         if any(buckets.which):
-            await self._db.execute(PUT[buckets.which], buckets.values(now, back=True))
+            await self._db.execute(PUT_BACK[buckets.which], buckets.values(now, back=True))
 
     async def delete_stale(self, now: datetime, *, limit: int) -> int:
         """Remove what says nothing any more: decayed counts, full buckets. How many rows there were."""

@@ -11,7 +11,7 @@ from app.security.password_policy import PasswordPolicy
 from app.security.passwords import PasswordHasher
 from app.services.authentication import Caller
 from app.services.ends import count_ended, end_events
-from app.services.throttling import Attempt, Throttling
+from app.services.throttling import Attempt, Throttling, Verdict
 
 log = get_logger()
 
@@ -73,6 +73,7 @@ class PasswordChange:
         return count_ended(ended)
 
     async def _record_failure(self, caller: Caller, attempt: Attempt, client: ClientContext) -> None:
+        attempt.verdict = Verdict.WRONG  # it stays counted, too, if none of this can be written now
         event = Event(
             Action.PASSWORD_CHANGE_FAILED,
             user_actor(caller.user_id),

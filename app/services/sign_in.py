@@ -27,7 +27,7 @@ from app.security.keys import Keyring
 from app.security.passwords import PasswordHasher
 from app.services.credentials import Credentials, record_refusal
 from app.services.opening import Opening, Terms
-from app.services.throttling import Attempt, Throttling
+from app.services.throttling import Attempt, Throttling, Verdict
 from app.services.tokens import IssuedTokens, TokenPairs
 
 log = get_logger()
@@ -162,6 +162,7 @@ class SignIn:
 
     async def _refuse(self, attempt: Attempt, user: User | None, client: ClientContext) -> NoReturn:
         """Each failure is counted; the first few of a minute that are alike are events, the job sums up the rest."""
+        attempt.verdict = Verdict.WRONG  # it stays counted, too, if none of this can be written now
         reason = "unknown_user" if user is None else "disabled" if user.disabled_at else "wrong_password"
         event = Event(
             Action.LOGIN_FAILED,

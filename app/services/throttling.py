@@ -178,7 +178,7 @@ class Throttling:
         """The guess was wrong: it stays counted, and the next one is delayed. In the transaction of its event."""
         attempt.verdict = Verdict.WRONG
         for tally in attempt.tallies:
-            await db.throttles.note_failure(tally, now, counted=attempt.reserved)
+            await db.throttles.note_failure(tally, now, counted=attempt.reserved, reserved_at=attempt.now)
         attempt.settled = True
 
     async def unblock(self, user_id: UUID, *, by: Acting) -> bool:
@@ -318,7 +318,7 @@ class Throttling:
         try:
             async with self._database.begin() as db:
                 for tally in attempt.tallies:
-                    await db.throttles.give_back(tally)
+                    await db.throttles.give_back(tally, reserved_at=attempt.now)
                 await db.throttles.put_back(attempt.buckets, attempt.now)
                 await db.commit()
         except Unavailable as error:

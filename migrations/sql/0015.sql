@@ -21,6 +21,7 @@ CREATE TABLE login_throttle (
     way TEXT NOT NULL,
     holder BYTEA NOT NULL,
     failures INTEGER NOT NULL,
+    begun_at TIMESTAMP WITH TIME ZONE NOT NULL,
     blocked_until TIMESTAMP WITH TIME ZONE,
     last_failure_at TIMESTAMP WITH TIME ZONE NOT NULL,
     CONSTRAINT pk_login_throttle PRIMARY KEY (account, way, holder),

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("way", sa.Text(), nullable=False),
         sa.Column("holder", sa.LargeBinary(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("begun_at", MOMENT, nullable=False),
         sa.Column("blocked_until", MOMENT),
         sa.Column("last_failure_at", MOMENT, nullable=False),
         sa.CheckConstraint("octet_length(account) = 32", name=op.f("ck_login_throttle_account_length")),

@@ -99,7 +99,7 @@ async def _same_decision(town: Town, counted: Counted | None, limit: InARow) -> 
     await town.sql.execute("DELETE FROM login_throttle")
     if counted is not None:
         await town.sql.execute(
-            "INSERT INTO login_throttle VALUES ($1, 'password', '', $2, $3, $4)",
+            "INSERT INTO login_throttle VALUES ($1, 'password', '', $2, $4, $3, $4)",
             tally.account,
             counted.failures,
             counted.blocked_until,
@@ -119,7 +119,7 @@ async def _same_decision(town: Town, counted: Counted | None, limit: InARow) -> 
     waits = None if begins or failures < limit.together else NOW + limit.delay(failures)
     assert tuple(row) == (failures, waits, NOW)
     async with town.services.database.begin() as db:
-        await db.throttles.note_failure(tally, NOW, counted=True)
+        await db.throttles.note_failure(tally, NOW, counted=True, reserved_at=NOW)
         await db.commit()
     (row,) = await town.sql.fetch("SELECT failures, blocked_until FROM login_throttle")
     blocked = NOW + limit.delay(failures) if failures >= limit.free else waits

@@ -57,6 +57,8 @@ REFUSED = [
     ("unassigned \U000e0080 in it", PasswordReason.UNASSIGNED),
     ("not a character \uffff", PasswordReason.UNASSIGNED),
     ("1qaz2wsx3edc4rfv", PasswordReason.COMMON),
+    ("1q2w3e4r5t6y7u8i", PasswordReason.SEQUENCE),
+    ("\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44" * 2, PasswordReason.COMMON),
     ("momsanaladventure", PasswordReason.COMMON),
     ("passwordpassword", PasswordReason.COMMON),
     ("passwordpassword1", PasswordReason.COMMON),
