@@ -32,6 +32,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from sqlalchemy import event
 
 from app import container
+from app.api.dependencies import Access, stated
 from app.domain.users import Role
 from app.main import create_app
 from app.observability.logs import configure_logs
@@ -429,7 +430,7 @@ def test_a_route_that_was_not_walked_is_noticed() -> None:
 
     async def late(thing: str, word: str) -> None: ...
 
-    router.add_api_route("/late/{thing}", late, methods=["PUT"])
+    router.add_api_route("/late/{thing}", late, methods=["PUT"], openapi_extra=stated(Access.ANYONE))
     app.routes.extend(router.routes)
     routes = routes_of(app)
     (new,) = [route for route in routes if route.template == "/late/{thing}"]
