@@ -185,7 +185,8 @@ def _kind(request: Request, kinds: tuple[Kind, ...]) -> Kind:
     media_type, _, parameters = (given[0] if len(given) == 1 else "").partition(";")
     found = next((kind for kind in kinds if kind == media_type.strip().lower()), None)
     charset = parameters.replace('"', "").replace(" ", "").lower().partition("charset=")[2]
-    coded = request.headers.get("content-encoding", "identity").strip().lower() != "identity"
+    codings = request.headers.getlist("content-encoding")
+    coded = any(coding.strip().lower() != "identity" for coding in codings)
     if found is None or charset not in {"", "utf-8", "utf8"} or coded:
         raise _unsupported(kinds)
     return found

@@ -24,13 +24,11 @@ def _words_first(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
         if isinstance(route, Route) and "{" not in route.path:
             words.setdefault(route.path, set()).update(route.methods or ())
     for route in routes:
-        if not isinstance(route, Route):
-            yield route
-            continue
-        for word, methods in words.items():
-            others = set(route.methods or ()) - methods
-            if "{" in route.path and others and route.path_regex.match(word):
-                yield Route(word, _refuse, methods=sorted(others), include_in_schema=False)
+        if isinstance(route, Route) and "{" in route.path:
+            for word, methods in words.items():
+                others = set(route.methods or ()) - methods
+                if others and route.path_regex.match(word):
+                    yield Route(word, _refuse, methods=sorted(others), include_in_schema=False)
         yield route
 
 

@@ -199,3 +199,12 @@ async def test_problems_hold_nothing_of_the_inside(http: httpx2.AsyncClient, adm
         assert_problem(answer, 401, 404, 405, 422)
         for inside in ("secretvalue", "SECRETVALUE", "pydantic", "asyncpg", "sqlalchemy", "app/", ".py", "SELECT"):
             assert inside not in answer.text, answer.text
+
+
+@pytest.mark.case(58)
+async def test_a_coding_behind_another_header(http: httpx2.AsyncClient) -> None:
+    """Every `Content-Encoding` counts, not the first alone: the list may be spread over several lines."""
+    kind = ("Content-Type", "application/json")
+    for codings in (("identity", "gzip"), ("gzip", "identity")):
+        headers = [kind, *(("Content-Encoding", coding) for coding in codings)]
+        assert (await http.post("/refresh", content=b"{}", headers=headers)).status_code == 415
