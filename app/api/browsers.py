@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from app.api.dependencies import bearer_token, services
 from app.api.schemas import SignInAnswer, TokenAnswer
+from app.domain.device_token import join
 from app.domain.errors import AccessTokenRejected, CredentialsDisagree
 from app.http import cookies
 from app.http.csrf import Origins, refuse_cross_site
@@ -97,13 +98,18 @@ def token_to_spend(request: Request, cookie: str | None, refresh_token: str | No
     return cookie
 
 
-def in_cookies(issued: IssuedTokens) -> JSONResponse:
-    """The pair with its refresh token, and the device's token if there is one, in cookies and not in the body."""
+def in_cookies(request: Request, issued: IssuedTokens) -> JSONResponse:
+    """
+    The pair with its refresh token, and the device's token if there is one, in cookies and not in the body.
+
+    Other people who have signed in with the browser stay known to it.
+    """
     answer = JSONResponse(TokenAnswer.of(issued).model_dump(mode="json", exclude=_IN_COOKIES))
     refresh = cookies.set_cookie(cookies.REFRESH, issued.refresh_token, seconds=issued.refresh_expires_in)
     answer.headers.append("set-cookie", refresh)
     if issued.device_token is not None:
-        device = cookies.set_cookie(cookies.DEVICE, issued.device_token, seconds=cookies.DEVICE_SECONDS)
+        devices = join(issued.device_token, device_cookie(request) or "")
+        device = cookies.set_cookie(cookies.DEVICE, devices, seconds=cookies.DEVICE_SECONDS)
         answer.headers.append("set-cookie", device)
     return answer
 

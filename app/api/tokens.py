@@ -81,7 +81,7 @@ async def refresh(request: Request) -> TokenAnswer | Response:
     cookie = refresh_cookie(request)
     body = await read_body(request, RefreshRequest, *BOTH)
     issued = await _spend(request, token_to_spend(request, cookie, body.refresh_token))
-    return TokenAnswer.of(issued) if cookie is None else in_cookies(issued)
+    return TokenAnswer.of(issued) if cookie is None else in_cookies(request, issued)
 
 
 @router.post(
@@ -116,7 +116,7 @@ async def token(request: Request) -> SignInAnswer | Response:
     else:
         raise UnsupportedGrantType
     if brought or body.refresh_token_in is Place.COOKIE:
-        return in_cookies(issued)  # what came in a cookie is never shown to scripts
+        return in_cookies(request, issued)  # what came in a cookie is never shown to scripts
     return SignInAnswer.of(issued) if cookie is None else in_body(issued)
 
 

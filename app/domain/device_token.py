@@ -6,6 +6,8 @@ The device token: that somebody has signed in here before. It opens nothing, and
     tag = first 16 bytes of HMAC-SHA256(key, all bytes before it)
 
 Nothing is stored of it: the tag alone makes it genuine, so it is twice as long as the tags that only refuse noise.
+
+A browser that several people use keeps one of each, joined by a `.`: none of them is a stranger for the others.
 """
 
 import base64
@@ -28,6 +30,8 @@ CLOCKS_APART: Final = timedelta(hours=1)  # by which a database that took over m
 _BODY: Final = struct.Struct(">BB16s16sI")  # 38 bytes; with the tag 54, a multiple of 3: base64 without padding
 _TAG_BYTES: Final = 16
 _SHAPE: Final = re.compile(re.escape(PREFIX) + r"[A-Za-z0-9_-]{72}", re.ASCII)
+JOINT: Final = "."
+HELD: Final = 4
 TOKEN_LENGTH: Final = len(PREFIX) + 72
 
 
@@ -80,6 +84,26 @@ def parse(presented: str, keys: Mapping[int, bytes]) -> DeviceToken | None:
     if key is None or not hmac.compare_digest(tag, _tag(key, body)) or version != VERSION:
         return None
     return DeviceToken(UUID(bytes=user), UUID(bytes=device), datetime.fromtimestamp(issued, UTC))
+
+
+def parse_all(presented: str, keys: Mapping[int, bytes]) -> list[DeviceToken]:
+    """The genuine ones of a token, or of at most `HELD` that are joined."""
+    given = presented.split(JOINT, HELD)[:HELD]
+    return [token for token in (parse(each, keys) for each in given) if token is not None]
+
+
+def join(token: str, held: str) -> str:
+    """
+    A new token with those that were held before, newest first, at most `HELD`: without an older one of the same user,
+    and without what is none.
+    """
+    others = [each for each in held.split(JOINT, HELD)[:HELD] if _SHAPE.fullmatch(each) and _user(each) != _user(token)]
+    return JOINT.join([token, *others][:HELD])
+
+
+def _user(token: str) -> str:
+    """Where the user stands in it, as it is spelled: base64 characters 4 to 23 are of bytes 3 to 17."""
+    return token.removeprefix(PREFIX)[4:24]
 
 
 def _tag(key: bytes, body: bytes) -> bytes:

@@ -66,12 +66,12 @@ def read_heading(text: str) -> tuple[str, ...]:
         LineFaulty: a column that is not known, twice there, or no `username`.
     """
     columns = tuple(cell.strip().lower() for cell in split_cells(text))
+    if Field.USERNAME not in columns:  # no heading, but perhaps a line of data: nothing of it is told
+        raise LineFaulty((Field.USERNAME, Reason.MISSING))
     if unknown := [column for column in columns if column not in _NAMES]:
         raise LineFaulty((Field.LINE, Reason.UNKNOWN_MEMBER), unknown=unknown)
     if len(set(columns)) < len(columns):
         raise LineFaulty((Field.LINE, Reason.DUPLICATE_MEMBER))
-    if Field.USERNAME not in columns:
-        raise LineFaulty((Field.USERNAME, Reason.MISSING))
     return columns
 
 

@@ -26,6 +26,8 @@ MEMORY_BYTES: Final = 128 * 1024 * 1024
 ARGON2_WORK_BYTES: Final = 2 * 1024 * 1024 * 1024  # memory times passes
 SCRYPT_WORK_BYTES: Final = 1024 * 1024 * 1024  # memory times parallelism
 MOST_LANES: Final = 16
+ARGON2_LANE_PASSES: Final = 4096  # each starts four threads, however little memory it is for
+SCRYPT_BLOCK: Final = 1024  # each lane, and each step, takes a block besides
 BCRYPT_COST: Final = 15
 PBKDF2_ROUNDS: Final = 5_000_000
 LEAST_DIGEST: Final = 16
@@ -140,13 +142,23 @@ def _no_bound(_parsed: Any) -> bool:
 def _argon2_bound(parsed: Any) -> bool:
     memory = parsed.memory_cost * 1024
     work = memory * parsed.rounds
-    return bool(memory <= MEMORY_BYTES and work <= ARGON2_WORK_BYTES and parsed.parallelism <= MOST_LANES)
+    return bool(
+        memory <= MEMORY_BYTES
+        and work <= ARGON2_WORK_BYTES
+        and parsed.parallelism <= MOST_LANES
+        and parsed.rounds * parsed.parallelism <= ARGON2_LANE_PASSES
+    )
 
 
 def _scrypt_bound(parsed: Any) -> bool:
     memory = (128 << parsed.rounds) * parsed.block_size
     work = memory * parsed.parallelism
-    return bool(memory <= MEMORY_BYTES and work <= SCRYPT_WORK_BYTES and parsed.parallelism <= MOST_LANES)
+    return bool(
+        memory <= MEMORY_BYTES
+        and work <= SCRYPT_WORK_BYTES
+        and parsed.parallelism <= MOST_LANES
+        and parsed.block_size <= SCRYPT_BLOCK
+    )
 
 
 def _rounds(most: int) -> Callable[[Any], bool]:
@@ -173,7 +185,7 @@ _BOUNDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "sha1_crypt": _rounds(1_000_000),
     "sun_md5_crypt": _rounds(100_000),
     "bsdi_crypt": _rounds(100_001),
-    "phpass": _rounds(21),  # of two's exponent
+    "phpass": _rounds(20),  # of two's exponent; each round reads the whole password
 }
 # A single digest, or a thousand: over before a hash of ours has begun.
 _QUICK: Final = frozenset(

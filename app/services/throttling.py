@@ -22,7 +22,6 @@ from app.domain.throttling import (
     NOTICEABLE,
     SESSION,
     SESSIONS,
-    Counted,
     Limited,
     Tally,
     Way,
@@ -38,6 +37,7 @@ from app.repositories.throttles import Buckets, Known
 from app.security.keys import Keyring
 from app.services.acting import Acting, check_alive, lock_target
 from app.services.authentication import Caller
+from app.services.known_devices import find_device, is_known
 from app.services.refusal_notes import RefusalNotes
 
 log = get_logger()
@@ -102,7 +102,7 @@ class Throttling:
         out. All that is read is read in one statement, and for a known device nothing is written.
 
         Args:
-            presented: The device token as received; one that is not genuine, or another user's, is as good as none.
+            presented: Device tokens as received; one that is not genuine, or another user's, is as good as none.
         Raises:
             TooManyAttempts: it must not be looked at. Whether anybody has that name shows neither in this nor in the
                 work that was done for it.
@@ -207,7 +207,7 @@ class Throttling:
 
     async def _admit(self, username: str, presented: str | None, client: ClientContext) -> Attempt:
         key, refused = lookup_key(username), None
-        token = device_token.parse(presented, self._keyring.device_token_keys) if presented else None
+        token = await find_device(self._database, self._keyring.device_token_keys, presented, key)
         account = account_digest(self._keyring, key)
         tallies = [Tally(account, Way.PASSWORD, b"", ACCOUNT)]
         if token is not None:
@@ -239,7 +239,7 @@ class Throttling:
         others = counted[0]
         failures = sum(each.failures for each in counted[:2] if each is not None)
         account, *devices = tallies
-        if token is None or not _is_known(token, known.user, counted[1:], known.now):
+        if token is None or not is_known(token, known.user, counted[1:], known.now):
             buckets = Buckets(place, ADDRESS, self._everywhere)
             return Attempt(
                 key, known.user, known.now, (account,), buckets, reserved=True, failures=failures, stale=(account,)
@@ -379,14 +379,6 @@ async def _reserve(db: UnitOfWork, attempt: Attempt) -> bool:
         if not await db.throttles.reserve(tally, attempt.now):
             return False
     return await db.throttles.take(attempt.buckets, attempt.now)
-
-
-def _is_known(token: DeviceToken, user: User | None, counted: Sequence[Counted | None], now: datetime) -> bool:
-    """Whether it is the user's own device, and has failures of its own left; else it is as good as any other."""
-    if user is None or not token.is_of(user.id, now=now, forgotten_at=user.devices_forgotten_at):
-        return False
-    limits = zip(counted, (DEVICES, DEVICE), strict=True)
-    return all(each is None or each.failures < limit.most for each, limit in limits)
 
 
 def _of_holder(keyring: Keyring, account: bytes, way: Way, holder: UUID) -> tuple[Tally, Tally]:

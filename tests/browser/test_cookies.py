@@ -216,7 +216,7 @@ def test_the_device_has_a_cookie_of_its_own() -> None:
     from uuid import UUID  # noqa: PLC0415 - beside its only use
 
     issued = IssuedTokens(UUID(int=1), "access", 900, TOKEN, 604_800, "", device_token="rota_dt_abc")
-    answer = in_cookies(issued)
+    answer = in_cookies(request_with(), issued)
     assert answer.headers.getlist("set-cookie") == [
         f"{REFRESH}={TOKEN}; Max-Age=604800; {ATTRIBUTES}",
         f"{DEVICE}=rota_dt_abc; Max-Age=15552000; {ATTRIBUTES}",

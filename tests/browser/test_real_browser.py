@@ -130,7 +130,7 @@ async def is_ready(http: httpx2.AsyncClient, url: str) -> bool:
 @pytest_asyncio.fixture
 async def site(rig: Rig) -> AsyncIterator[Site]:
     """With cookies of its own."""
-    context = await rig.browser.new_context()
+    context = await rig.browser.new_context(bypass_csp=True)  # to put the example into a page of ours
     yield Site(
         context=context,
         rota=f"http://localhost:{rig.rota}",

@@ -213,16 +213,22 @@ REFUSED = {
         "$argon2id$v=19$m=134217720,t=1,p=16777215$c2FsdHNhbHQ$" + "A" * 43,
         "hash_too_costly",
     ),
+    "argon2 of little memory and a million threads": (
+        "$argon2id$v=19$m=128,t=16384,p=16$c2FsdHNhbHQ$" + "A" * 43,
+        "hash_too_costly",
+    ),
     "bcrypt 16": ("$2b$16$" + "." * 53, "hash_too_costly"),
     "bcrypt_sha256 31": ("$bcrypt-sha256$v=2,t=2b,r=31$" + "." * 22 + "$" + "." * 31, "hash_too_costly"),
     "Django pbkdf2": ("pbkdf2_sha256$4000000000$salt$" + "A" * 43 + "=", "hash_too_costly"),
     "Werkzeug pbkdf2": ("pbkdf2:sha512:999999999$salt$" + "ab" * 64, "hash_too_costly"),
     "scrypt ln=31": ("$scrypt$ln=31,r=8,p=1$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
     "scrypt r=65536": ("$scrypt$ln=10,r=65536,p=1$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
+    "scrypt of few steps and large blocks": ("$scrypt$ln=1,r=524288,p=1$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
     "scrypt p=65536": ("$scrypt$ln=10,r=8,p=65536$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
     "Werkzeug scrypt": ("scrypt:1048576:8:1$salt$" + "ab" * 64, "hash_too_costly"),
     "sha512_crypt": ("$6$rounds=99999999$saltsalt$" + "a" * 85 + "1", "hash_too_costly"),
     "sun_md5_crypt": ("$md5,rounds=4000000000$saltsalt$$" + "." * 22, "hash_too_costly"),
+    "phpass of 2^21": ("$P$J" + "saltsalt" + "." * 22, "hash_too_costly"),
     "phpass of 2^30": ("$P$S" + "saltsalt" + "." * 22, "hash_too_costly"),
 }
 
