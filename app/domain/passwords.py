@@ -65,13 +65,12 @@ class Blocklist:
     What new passwords are compared with.
 
     Args:
-        ranks: Common passwords and people's names, folded, with their places by frequency: parts of a password, too.
-        words: Further ones, that are compared with the whole.
+        ranks: Common passwords, people's names and words, folded, with their places by frequency: each compared with
+            the whole and with parts of it.
         is_breached: A collection of stolen passwords that the operator has.
     """
 
     ranks: Mapping[str, int] = field(default_factory=dict)
-    words: Collection[str] = frozenset()
     is_breached: Callable[[str], bool] = lambda _canonical: False
 
 
@@ -156,7 +155,7 @@ def _why_guessable(
 
 
 def _is_listed(folded: str, blocklist: Blocklist) -> bool:
-    return folded in blocklist.ranks or folded in blocklist.words
+    return folded in blocklist.ranks
 
 
 def _is_little_more(folded: str, names: Collection[str]) -> bool:

@@ -29,7 +29,7 @@ SERVICE = ("rota", "id.brambleworks.example", "brambleworks.example", "bramblewo
 ACCEPTED = {
     "words": PASSWORD,
     "fifteen letters": "fifteen letters",
-    "one more of a listed word": "another password",
+    "a frequent word and a rare one": "another zeppelin",
     "64 characters": "k" + secrets.token_hex(31) + "z",
     "64 of spaces and emoji": "\U0001f40e \U0001f50b " * 16,
     "one emoji and spaces": "\U0001f642 " * 32,
@@ -72,6 +72,9 @@ REFUSED = [
     ("qwertyuiop12345", PasswordReason.COMMON),
     ("michaelmichael12", PasswordReason.COMMON),
     ("administratively", PasswordReason.COMMON),  # a word of English
+    ("administrator123", PasswordReason.COMMON),
+    ("thisisapassword", PasswordReason.COMMON),
+    ("another password", PasswordReason.COMMON),
     ("aaaaaaaaaaaaaaa", PasswordReason.REPETITIVE),
     ("               ", PasswordReason.REPETITIVE),
     ("\u00e9" * 20, PasswordReason.REPETITIVE),
