@@ -393,6 +393,7 @@ async def test_no_secret_stays_anywhere(world: World, breaking: list[int]) -> No
     own = {name: value for name, value in world.environment.items() if canaries.MARK in value}
     assert own.keys() == {"ROTA_SECRETS", "ROTA_OPERATOR_TOKEN", "ROTA_DATABASE_URL"}
     world.keep("the signing key", world.environment["ROTA_AUDIT_SIGNING_KEY"])
+    logging.getLogger("a.library").debug("said")
     async with Walker(world.app) as walker:
         await a_life(world, walker.http)
         await walk(world, walker, breaking)

@@ -13,6 +13,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from app.http import middleware
 from app.observability.logs import configure_logs, describe_failure, get_logger
 from tests.conftest import PASSWORD
 
@@ -108,6 +109,7 @@ async def test_a_broken_route_with_debug_on(
         raise RuntimeError(presented)
 
     monkeypatch.setattr(type(app.state.container.refresh), "rotate", broken)
+    monkeypatch.setattr(middleware, "log", structlog.get_logger())  # its own remembers where it wrote first
     with structlog.testing.capture_logs() as lines:
         answer = await http.post("/refresh", json={"refresh_token": TOKEN})
     assert answer.status_code == 500

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from app import container
+from app.http import middleware
 from app.http.urls import NAMES, holds_credential
 from app.main import create_app
 from app.observability.traces import Traces
@@ -202,6 +203,7 @@ async def test_no_line_has_a_path(
         raise RuntimeError(held)
 
     monkeypatch.setattr(type(app.state.container.authentication), "authenticate", broken)
+    monkeypatch.setattr(middleware, "log", structlog.get_logger())  # its own remembers where it wrote first
     with structlog.testing.capture_logs() as lines:
         assert (await http.get(f"/sessions/{NOBODY}?x={MARK}")).status_code == 500
         await http.get(f"/{MARK}?token={TOKEN}")
