@@ -42,9 +42,9 @@ async def run(script: str, **variables: str) -> str:
 
 
 def objects(said: str) -> list[dict[str, Any]]:
-    """One after the other, with or without line ends between."""
+    """One after the other, with or without line ends between, among other text."""
     decoder, found = json.JSONDecoder(), []
-    while (start := said.find("{")) >= 0:
+    while (start := said.find('{"')) >= 0:
         value, end = decoder.raw_decode(said, start)
         found.append(value)
         said = said[end:]
