@@ -140,13 +140,18 @@ def body_documentation(model: type[Body], *kinds: Kind, required: bool = True) -
 
 
 def _of_form(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of the same as a form: it has no null, and other fields are ignored (RFC 6749 section 3.2)."""
+    """
+    The schema of the same as a form: it has no null, other fields are ignored, and so is a field without a value (RFC
+    6749 section 3.2).
+    """
     members = {}
     for name, member in schema.get("properties", {}).items():
         kinds = [kind for kind in member.get("anyOf", []) if kind.get("type") != "null"]
         rest = {key: value for key, value in member.items() if key not in {"anyOf", "default"}}
         default = {"default": member["default"]} if member.get("default") is not None else {}
         members[name] = {**rest, **default, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})}
+        if members[name].get("minLength") == 1:
+            del members[name]["minLength"]
     return {**schema, "properties": members, "additionalProperties": {"type": "string"}}
 
 

@@ -56,10 +56,13 @@ def downgrade() -> None:
 
 
 def _scopes(listed: str) -> None:
-    """What a client may have; there are few clients, and their rows are looked at without holding them up."""
+    """What a client may have; there are few clients, so to look at all within the transaction holds nobody up."""
     op.execute("-- squawk-ignore ban-drop-constraint\nALTER TABLE api_clients DROP CONSTRAINT ck_api_clients_scopes")
     op.execute(
         "ALTER TABLE api_clients ADD CONSTRAINT ck_api_clients_scopes "
         f"CHECK (scopes <@ ARRAY[{listed}]::text[]) NOT VALID"
     )
-    op.execute("ALTER TABLE api_clients VALIDATE CONSTRAINT ck_api_clients_scopes")
+    op.execute(
+        "-- squawk-ignore constraint-missing-not-valid\n"
+        "ALTER TABLE api_clients VALIDATE CONSTRAINT ck_api_clients_scopes"
+    )

@@ -103,7 +103,7 @@ async def test_delete(office: Office) -> None:
     assert (await office.http.get("/me", headers=before)).status_code == 401
     with pytest.raises(InvalidCredentials):
         await ada.sign_in()
-    new = {"token": token, "new_password": "another password"}
+    new = {"token": token, "new_password": "another zeppelin ride"}
     await office.refused("PUT", "/password", 401, "password_token_rejected", json=new)
     assert (await office.ok("DELETE", path))["changed"] is False
     assert len(await office.events(ada.user.id, "user.deleted")) == 1

@@ -74,9 +74,9 @@ async def test_tokens_and_none(office: Office, rota: Rota) -> None:
     printed = (await rota("reset-password", made["id"])).stdout.strip()
     await office.refused(
         "PUT", "/password", 401, "password_token_rejected",
-        json={"token": reset["password_token"], "new_password": "another password"},
+        json={"token": reset["password_token"], "new_password": "another zeppelin ride"},
     )  # fmt: skip
-    await office.ok("PUT", "/password", json={"token": printed, "new_password": "another password"})
+    await office.ok("PUT", "/password", json={"token": printed, "new_password": "another zeppelin ride"})
     none = await rota("create", "ben", "--no-password", "--json")
     assert (none["credential"], none["one_time_password"], none["password_token"]) == ("none", None, None)
     await rota("create", "eve", "--no-password", "--token", code=Exit.USAGE)

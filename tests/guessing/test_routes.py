@@ -53,7 +53,7 @@ async def test_the_routes_that_verify(town: Town) -> None:
     access = (await town.log_in(person.username)).json()["access_token"]
     await town.fail(person.username, 14)
     for _ in range(SESSION.most):
-        body = {"current_password": WRONG, "new_password": "quite another password"}
+        body = {"current_password": WRONG, "new_password": "another zeppelin ride"}
         bearer = {"Authorization": f"Bearer {access}"}
         await town.request("PUT", "/me/password", json=body, headers=bearer)
         town.clock.advance(seconds=2)
@@ -120,7 +120,7 @@ async def test_a_stolen_session_guesses_little(town: Town) -> None:
     town.verified.clear()
 
     async def change(access: str, current: str) -> int:
-        body = {"current_password": current, "new_password": "quite another password"}
+        body = {"current_password": current, "new_password": "another zeppelin ride"}
         answer = await town.request("PUT", "/me/password", json=body, headers={"Authorization": f"Bearer {access}"})
         return answer.status_code
 

@@ -98,7 +98,7 @@ async def _end(engine: Container, how: str, person: Person, victim: IssuedTokens
         case "logout":
             await engine.sessions.log_out_with_refresh_token(victim.refresh_token, client=client_at())
         case "password change":
-            new = "another password"
+            new = "another zeppelin ride"
             await engine.password_change.change(caller, current=PASSWORD, new=new, client=client_at())
         case "disable":
             await engine.users.disable(person.user.id, actor=SYSTEM, client=client_at())
@@ -129,7 +129,9 @@ async def test_no_sign_in_slips_past_a_password_change(
         person = await make_person(engines[0])
         caller = await engines[0].authentication.authenticate((await person.sign_in()).access_token)
         await settle(
-            engines[1].password_change.change(caller, current=PASSWORD, new="another password", client=client_at()),
+            engines[1].password_change.change(
+                caller, current=PASSWORD, new="another zeppelin ride", client=client_at()
+            ),
             *(engines[0].sign_in.with_password(person.username, PASSWORD, client=client_at()) for _ in range(3)),
         )
         live = await sql.fetch("SELECT id FROM families WHERE user_id = $1 AND ended_at IS NULL", person.user.id)

@@ -57,7 +57,7 @@ async def _end_others(person: Person, _: IssuedTokens) -> object:
 async def _change_password(person: Person, _: IssuedTokens) -> object:
     other = await person.services.authentication.authenticate((await person.sign_in()).access_token)
     change = person.services.password_change.change
-    return await change(other, current=PASSWORD, new="another password", client=client_at())
+    return await change(other, current=PASSWORD, new="another zeppelin ride", client=client_at())
 
 
 async def _disable(person: Person, _: IssuedTokens) -> object:

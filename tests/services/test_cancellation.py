@@ -61,7 +61,7 @@ async def _log_out(person: Person, issued: Any) -> object:
 async def _change_password(person: Person, issued: Any) -> object:
     caller = await person.services.authentication.authenticate(issued.access_token)
     return await person.services.password_change.change(
-        caller, current=PASSWORD, new="another password", client=client_at()
+        caller, current=PASSWORD, new="another zeppelin ride", client=client_at()
     )
 
 
