@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from app.api.parameters import Cursor, Parameters
 from app.api.schemas import Password, PresentedToken, Username
@@ -25,7 +25,7 @@ from app.domain.api_clients import (
 from app.domain.clients import USER_AGENT_BYTES, ClientContext, clean_user_agent
 from app.domain.errors import InputInvalid
 from app.domain.users import Role
-from app.http.bodies import Body, Text, WholeNumber
+from app.http.bodies import WHOLE, Body, Text
 from app.services.api_clients import ClientList, MadeClient
 
 CLIENTS_LIMIT: Final = 100
@@ -130,7 +130,7 @@ class ClientRequest(Body):
 class RotationRequest(Body):
     """For how long the former secret works on; null: until it is revoked."""
 
-    overlap_seconds: Annotated[WholeNumber, Field(ge=0, le=int(OVERLAP_MAXIMUM.total_seconds()))] | None = int(
+    overlap_seconds: Annotated[StrictInt, Field(ge=0, le=int(OVERLAP_MAXIMUM.total_seconds())), WHOLE] | None = int(
         OVERLAP.total_seconds()
     )
 
@@ -226,7 +226,7 @@ class VouchedRequest(Body):
         Field(min_length=1, max_length=METHODS_MAXIMUM),
     ]
     acr: Annotated[str, Field(pattern=r"^[\x21-\x7E]{1,200}$")] | None = None
-    auth_time: Annotated[WholeNumber, Field(ge=0, le=253_402_300_799)] | None = None
+    auth_time: Annotated[StrictInt, Field(ge=0, le=253_402_300_799), WHOLE] | None = None
     ip: Annotated[Text, Field(max_length=64, json_schema_extra=_ADDRESS)] | None = None
     user_agent: Annotated[Text, Field(max_length=4 * USER_AGENT_BYTES)] | None = None
     scope: Annotated[Text, Field(max_length=SCOPE_CHARACTERS)] = ""

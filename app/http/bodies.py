@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from app.domain.canonical_json import parse_strict
 from app.domain.errors import InputInvalid
@@ -55,7 +55,7 @@ def _whole(number: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
+WHOLE: Final = BeforeValidator(_whole)  # behind the bounds, which the document would lose otherwise
 
 
 async def read_body(request: Request, model: type[M], *kinds: Kind) -> M:
