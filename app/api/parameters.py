@@ -30,6 +30,8 @@ def reading(reader: Callable[[str], Any]) -> Callable[[Any], Any]:
     """A reader whose refusal is the fault of one field, and names it."""
 
     def read(value: Any) -> Any:
+        if isinstance(value, bool | int | float):  # of JSON; `true` would be the address 0.0.0.1
+            raise ValueError("must be text")  # noqa: TRY004 - pydantic names the field of this one
         if not isinstance(value, str):
             return value
         try:

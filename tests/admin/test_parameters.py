@@ -121,3 +121,16 @@ def _followed(document: Any, reference: str) -> Any:
     for step in reference.removeprefix("#/").split("/"):
         document = document.get(step) if isinstance(document, dict) else None
     return document
+
+
+@pytest.mark.parametrize("member", ["ip", "created_from"])
+@pytest.mark.parametrize("value", [True, 1, 1.5, ["::1"]], ids=str)
+async def test_what_is_read_from_text_is_text(office: Office, member: str, value: Any) -> None:
+    """In JSON `true` is no address and `1` no moment: a filter that means something else ends other sessions."""
+    answer = await office.http.post(
+        "/admin/sessions/revocations",
+        json={"filter": {member: value}, "dry_run": True},
+        headers=await office.headers(office.admin),
+    )
+    assert answer.status_code == 422, answer.text
+    assert ["filter", member] in [each["loc"][:2] for each in answer.json()["errors"]]
