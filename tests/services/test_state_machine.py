@@ -111,7 +111,7 @@ class Machine(RuleBasedStateMachine):
         return multiple(self.register(), self.register())
 
     def register(self) -> str:
-        name, password = f"model-{secrets.token_hex(8)}", "password number 0"
+        name, password = f"model-{secrets.token_hex(8)}", "a zeppelin over the marsh, 0"
         user = self.do(self.services.users.register(name, password, client=client_at()))
         self.accounts[name] = Account(user.id, password)
         return name
@@ -222,7 +222,7 @@ class Machine(RuleBasedStateMachine):
     def change_password(self, account: Account, session: Session) -> None:
         self.present(session, 0, None)
         caller = self.do(self.services.authentication.authenticate(self.access_token))
-        new = f"password number {secrets.token_hex(4)}"
+        new = f"a zeppelin over the marsh, {secrets.token_hex(4)}"
         self.do(self.services.password_change.change(caller, current=account.password, new=new, client=client_at()))
         account.password = new
         self.end_all(account, "password_change", keep=session)
