@@ -39,12 +39,12 @@ from app.http.deadline import Deadline
 from app.http.errors import install_error_handlers
 from app.http.methods import words_first
 from app.http.middleware import RequestContext
+from app.http.pacing import Admission, Pacing
 from app.http.protocol import DRAINING, STOPPING
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
 from app.observability.logs import configure_logs, get_logger
-from app.observability.traces import Traces
 from app.services.devices import load_rules
 from app.settings import Settings, load_settings
 
@@ -89,9 +89,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-        warming = [
-            asyncio.create_task(asyncio.to_thread(load)) for load in (load_rules, container.password_policy.load)
-        ]
+        await asyncio.gather(*(asyncio.to_thread(load) for load in (load_rules, container.password_policy.load)))
         if container.settings.proxies.anybody:
             log.warning("proxies.anybody_trusted", message="Every client can say to be another address.")
         await container.lifecycle.started()
@@ -112,7 +110,6 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
 
             yield {DRAINING: drain, STOPPING: stop}
         await container.lifecycle.stopped()
-        await asyncio.gather(*warming)
         await container.close()
 
     app = DocumentedApi(
@@ -133,24 +130,27 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     app.state.duties = JOBS
     setattr(app.state, PROXIES, container.settings.proxies)
     install_error_handlers(app)
-    _add_middleware(app, container.settings, container.watching.traces)
+    _add_middleware(app, container)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, traces: Traces | None) -> None:
+def _add_middleware(app: FastAPI, container: Container) -> None:
     """Innermost first."""
+    settings = container.settings
     app.add_middleware(Deadline, seconds=settings.request_seconds)
+    app.add_middleware(Admission, admit=container.sign_in.admit)
     origins = settings.allowed_origins
     if origins:
         app.add_middleware(Preflights, origins=origins)
     app.add_middleware(
         RequestContext,
         slow_seconds=settings.slow_request_milliseconds / 1000,
-        traces=traces,
+        traces=container.watching.traces,
         https=settings.issuer.startswith("https://"),
     )
     if origins:
         app.add_middleware(CrossOrigin, origins=origins)
+    app.add_middleware(Pacing)
 
 
 def create_served_app() -> FastAPI:

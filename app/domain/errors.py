@@ -1,5 +1,6 @@
 """What can go wrong, named for what happened. The answer to each stands in `app/http/errors.py`."""
 
+import random
 from typing import ClassVar
 
 
@@ -31,7 +32,7 @@ class Unavailable(RotaError):
 
     code = "temporarily_unavailable"
     message = "The service cannot answer right now; nothing was lost, please try again."
-    retry_after_seconds: ClassVar[int] = 1
+    retry_after_seconds: int = 1
 
 
 class TookTooLong(Unavailable):
@@ -51,7 +52,11 @@ class TooBusy(Unavailable):
 
     code = "too_busy"
     message = "Too many sign-ins are waiting; please try again."
-    retry_after_seconds: ClassVar[int] = 2  # by then those who wait now have had their turn
+
+    def __init__(self, *, why: str) -> None:
+        # By then those who wait now have had their turn; and who was refused together does not come again together.
+        self.retry_after_seconds = random.randint(2, 5)  # noqa: S311 - no secret
+        super().__init__(why=why)
 
 
 class InvalidCredentials(RotaError):

@@ -206,7 +206,7 @@ class UnitOfWork:
         self.user_queries = UserQueryRepository(self._db)
         self.user_imports = UserImportRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)
-        self.throttles = ThrottleRepository(self._db, self._clock.for_database())
+        self.throttles = ThrottleRepository(self._db)
         self.families = FamilyRepository(self._db, self._clock.for_database(), self.note_ended)
         self.ends = EndRepository(self._db, self._clock)
         self.feed = FeedRepository(self._db, self._clock.for_database())

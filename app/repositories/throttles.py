@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BindParameter,
@@ -18,28 +18,28 @@ from sqlalchemy import (
     Integer,
     Interval,
     LargeBinary,
-    Select,
     Text,
     TextClause,
     and_,
     bindparam,
     delete,
-    func,
-    literal,
     or_,
     select,
     text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import aliased
 
 from app.domain.throttling import DECAY, DELAY_MAXIMUM, FIRST_DELAY, SLACK, Counted, Rate, Tally
 from app.domain.users import User
-from app.models import AddressThrottleRow, LoginThrottleRow, UserRow
+from app.models import AddressThrottleRow, LoginThrottleRow
 from app.repositories.users import COLUMNS, read_user
 
+if TYPE_CHECKING:
+    from app.repositories.database import Database
+
 EVERYWHERE: Final = "*"
+_BESIDES: Final = 3  # values before those of the tallies: as many are asked with as are answered
 
 L = LoginThrottleRow
 A = AddressThrottleRow
@@ -156,44 +156,52 @@ class Known:
 
 
 @cache
-def _looking_at(tallies: int) -> Select[*tuple[Any, ...]]:
-    """Built once for so many: its aliases would be others each time, and compiling it took nine tenths of the time."""
-    clock = bindparam("clock", type_=DateTime(timezone=True))
-    one = select(literal(1)).subquery("one")
-    counts = [aliased(L, name=f"tally{number}") for number in range(tallies)]
-    here, everywhere = aliased(A, name="here"), aliased(A, name="everywhere")
-    found: Any = one.outerjoin(UserRow, UserRow.username_key == bindparam("key"))
-    for number, count in enumerate(counts):
-        found = found.outerjoin(
-            count,
-            and_(
-                count.account == bindparam(f"account{number}"),
-                count.way == bindparam(f"way{number}"),
-                count.holder == bindparam(f"holder{number}"),
-            ),
+def _looking_at(tallies: int) -> str:
+    """Each row by its primary key, or the user's by the unique one of the name. No row is none, not an error."""
+    counts, joins = [], []
+    for number in range(tallies):
+        account = _BESIDES + 3 * number + 1
+        counts.append(f"t{number}.failures, t{number}.blocked_until, t{number}.last_failure_at")
+        joins.append(
+            f"LEFT JOIN login_throttle t{number} ON t{number}.account = ${account}"
+            f" AND t{number}.way = ${account + 1} AND t{number}.holder = ${account + 2}"
         )
-    found = found.outerjoin(here, here.place == bindparam("place"))
-    found = found.outerjoin(everywhere, everywhere.place == EVERYWHERE)
-    columns = [column for count in counts for column in (count.failures, count.blocked_until, count.last_failure_at)]
-    now = func.coalesce(clock, func.statement_timestamp()).label("now")
-    return select(now, here.full_at, everywhere.full_at, *columns, *COLUMNS).select_from(found)
+    columns = ", ".join([*counts, *(f"u.{column.key}" for column in COLUMNS)])
+    return f"""
+SELECT coalesce($1, statement_timestamp()) AS now, here.full_at, everywhere.full_at, {columns}
+  FROM (SELECT 1) AS one
+  LEFT JOIN users u ON u.username_key = $2
+  LEFT JOIN address_throttle here ON here.place = $3
+  LEFT JOIN address_throttle everywhere ON everywhere.place = '{EVERYWHERE}'
+  {" ".join(joins)}
+"""  # noqa: S608 - names of our own columns
+
+
+class KnownRepository:
+    """What is known before a guess: one statement in autocommit, since it stands before each sign-in of all."""
+
+    def __init__(self, database: "Database") -> None:
+        self._database = database
+
+    async def find(self, username_key: str | None, tallies: Sequence[Tally], place: str | None) -> Known:
+        """The user of that name, if there is one, with what is counted."""
+        holders = [part for tally in tallies for part in (tally.account, tally.way, tally.holder)]
+        clock = self._database.clock.for_database()
+        row = await self._database.fetch_one(_looking_at(len(tallies)), clock, username_key, place, *holders)
+        user = _BESIDES + 3 * len(tallies)
+        counts = [row[at : at + 3] for at in range(_BESIDES, user, 3)]
+        return Known(
+            row[0],
+            read_user(row[user:]) if row[user] is not None else None,
+            tuple(Counted(*count) if count[0] is not None else None for count in counts),
+            row[1],
+            row[2],
+        )
 
 
 class ThrottleRepository:
-    def __init__(self, db: AsyncConnection, clock: datetime | None) -> None:
+    def __init__(self, db: AsyncConnection) -> None:
         self._db = db
-        self._clock = clock
-
-    async def look(self, username_key: str | None, tallies: Sequence[Tally], place: str | None) -> Known:
-        """The user of that name, if there is one, with what is counted: one statement, each row by its primary key."""
-        values: dict[str, object] = {"clock": self._clock, "key": username_key, "place": place}
-        for number, tally in enumerate(tallies):
-            values |= {f"account{number}": tally.account, f"way{number}": tally.way, f"holder{number}": tally.holder}
-        row: Any = (await self._db.execute(_looking_at(len(tallies)), values)).one()
-        counted = [
-            Counted(*row[at : at + 3]) if row[at] is not None else None for at in range(3, 3 + 3 * len(tallies), 3)
-        ]
-        return Known(row[0], read_user(row) if row.id is not None else None, tuple(counted), row[1], row[2])
 
     async def reserve(self, tally: Tally, now: datetime) -> bool:
         """Count a guess before it is looked at; false: it must not be."""

@@ -220,20 +220,10 @@ def _unique_name() -> Iterator[None]:
         raise
 
 
-def read_user(row: Any) -> User:
+def read_user(row: Sequence[Any]) -> User:
+    """From the values of `COLUMNS`, in their order."""
+    user_id, username, password_hash, role, *others = row
     try:
-        role = Role(row.role)
+        return User(user_id, username, password_hash, Role(role), *others)
     except ValueError:
         raise StoredStateInvalid(why="user role") from None
-    return User(
-        row.id,
-        row.username,
-        row.password_hash,
-        role,
-        row.disabled_at,
-        row.created_at,
-        row.password_changed_at,
-        row.must_change_password,
-        row.deleted_at,
-        row.devices_forgotten_at,
-    )

@@ -7,9 +7,10 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
@@ -29,20 +30,23 @@ LANES: Final = 1
 QUEUE_SECONDS: Final = 2.0  # whoever would wait longer, by what hashes have taken lately, is refused at once
 QUEUE_LIMIT: Final = 1024  # waiting hashes, however fast they are
 PATIENCE: Final = 2 * QUEUE_SECONDS  # for the guess was wrong, and the cores have more to do than before
+TURNS_A_THREAD: Final = 3  # one hashes, and as many wait for it as are looked up meanwhile
 NICENESS: Final = 10  # of the threads: a tenth of what the event loop gets where both want the same core
 _WEIGHT: Final = 0.1  # of the latest hash in the moving average of how long they take
 
 
-class _Place:
-    """A place in the queue that is kept for somebody who has not asked for a hash yet."""
+class _Turn:
+    """What somebody has who may hash: it is over when their hash is done, and another one's begins."""
 
-    __slots__ = ("taken",)
+    __slots__ = ("hashing", "over", "waited")
 
-    def __init__(self) -> None:
-        self.taken = False
+    def __init__(self, waited: float) -> None:
+        self.waited = waited  # in seconds
+        self.hashing = False  # or waiting for a thread
+        self.over = False
 
 
-_place: ContextVar[_Place | None] = ContextVar("place", default=None)
+_turn: ContextVar[_Turn | None] = ContextVar("turn", default=None)
 
 
 class PasswordHasher:
@@ -50,11 +54,13 @@ class PasswordHasher:
     Hash and verify within bounds: a thread a processor, so at most threads x 19 MiB a process, and a queue that is
     bounded by how long the last one in it would wait. Who leaves it, or waits in vain, is not hashed for.
 
-    The threads' priority is low: refreshes are answered beside a storm of sign-ins as if there were none.
+    The queue is for turns, and a turn may begin with what has to be looked up for the hash: so few at a time have one
+    that the threads have just enough to do, and that neither the event loop nor the database sees more of a storm than
+    can be hashed. The threads' priority is low: refreshes are answered beside it as if there were none.
 
     Raises:
-        TooBusy: from `hash`, `verify` and `place`, at once, when the queue is full; later only from those who wait
-            much longer than it seemed when they came.
+        TooBusy: from `hash`, `verify` and `turn`, at once, when the queue is full; later only from those who wait
+            much longer than it seemed when they came. Never from somebody who has had their turn.
     """
 
     def __init__(
@@ -66,14 +72,15 @@ class PasswordHasher:
         patience: float = PATIENCE,
         on_wait: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """`on_wait` is told, in whichever thread, how long each has waited for its turn."""
+        """`on_wait` is told, in whichever thread, how long each has waited for its turn and for a thread."""
         self._on_wait = on_wait
         self.threads: Final = threads or usable_processors()
         self._limit = self.threads + queue_limit
         self._queue_seconds = queue_seconds
         self._patience = patience
-        self._pending = 0  # hashes asked for and not done
-        self._kept = 0  # places of those who have not asked yet
+        self._queue: OrderedDict[asyncio.Future[str | None], None] = OrderedDict()  # a turn, or why there is none
+        self._turns = 0  # that are not over
+        self._pending = 0  # hashes handed to the threads and not done
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="argon2", initializer=_give_way)
         self._context = PasswordHashes(memory_kib=MEMORY_KIB, passes=PASSES, lanes=LANES)
         # Somebody who does not exist is verified against this, so that it takes as long as somebody who does.
@@ -100,23 +107,38 @@ class PasswordHasher:
         """Whether a stored hash is of another kind, or has other parameters, than today's."""
         return self._context.needs_update(stored)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
         """
-        A place in the queue for what the body will hash, so that nothing is looked up for those who find none.
+        Wait for a turn, in which the body looks up what it needs and hashes; so nothing is looked up for those who get
+        none. It ends with the first hash; the body may hash again, and go on without hashing as long as it likes.
 
         Raises:
-            TooBusy: at once.
+            TooBusy: as above, before the body.
         """
-        self._admit()
-        place = _Place()
-        self._kept += 1
-        before = _place.set(place)
+        self.admit()
+        asked = time.perf_counter()
+        await self._wait()
+        turn = _Turn(time.perf_counter() - asked)
+        before = _turn.set(turn)
         try:
             yield
         finally:
-            _place.reset(before)
-            self._take(place)
+            _turn.reset(before)
+            if not turn.hashing:  # a thread that is busy for somebody who has left is busy all the same
+                self._end(turn)
+
+    def admit(self) -> None:
+        """
+        Nothing, unless the queue is full.
+
+        Raises:
+            TooBusy: as above.
+        """
+        ahead = len(self._queue) + self._turns
+        wait = (ahead - self.threads + 1) / self.threads * self._seconds
+        if ahead >= self.threads and (ahead >= self._limit or wait > self._queue_seconds):
+            raise TooBusy(why="hash queue full")
 
     @property
     def running(self) -> int:
@@ -125,69 +147,90 @@ class PasswordHasher:
 
     @property
     def waiting(self) -> int:
-        """How many wait for their turn."""
-        return self._pending - self.running
+        """How many wait for their turn, or in it for a thread."""
+        return len(self._queue) + self._pending - self.running
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _admit(self) -> None:
-        ahead = self._pending + self._kept
-        wait = (ahead - self.threads + 1) / self.threads * self._seconds
-        if ahead >= self.threads and (ahead >= self._limit or wait > self._queue_seconds):
-            raise TooBusy(why="hash queue full")
+    async def _wait(self) -> None:
+        """For a turn, in the order of asking; given up when the client leaves or the wait grows too long."""
+        if self._turns < TURNS_A_THREAD * self.threads:  # then nobody waits
+            self._turns += 1
+            return
+        loop, client = asyncio.get_running_loop(), asker.get()
+        turn: asyncio.Future[str | None] = loop.create_future()
 
-    def _take(self, place: _Place) -> None:
-        if not place.taken:
-            place.taken = True
-            self._kept -= 1
+        def give_up(why: str) -> None:
+            if turn in self._queue:
+                del self._queue[turn]
+                turn.set_result(why)
+
+        self._queue[turn] = None
+        giving_up = loop.call_later(self._patience, give_up, "waited in vain")
+        try:
+            with client.telling(lambda: give_up("client left")):
+                if client.left:
+                    give_up("client left")
+                why = await turn
+        except asyncio.CancelledError:
+            self._queue.pop(turn, None)
+            if not turn.cancelled() and turn.result() is None:
+                self._hand_on()
+            raise
+        finally:
+            giving_up.cancel()
+        if why is not None:
+            raise TooBusy(why=why)
+
+    def _end(self, turn: _Turn) -> None:
+        if not turn.over:
+            turn.over = True
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """A turn is over: whoever has waited longest has the next one."""
+        self._turns -= 1
+        while self._queue and self._turns < TURNS_A_THREAD * self.threads:
+            following, _ = self._queue.popitem(last=False)
+            following.set_result(None)
+            self._turns += 1
 
     async def _run(self, work: Callable[[], T]) -> T:
-        place = _place.get()
-        if place is None:
-            self._admit()
-        else:
-            self._take(place)
-        self._pending += 1
-        asked = time.perf_counter()
+        turn = _turn.get()
+        if turn is None:
+            async with self.turn():
+                return await self._run(work)
+        if turn.over:  # a second hash, of somebody who is not sent away after the first
+            turn.over, turn.waited = False, 0.0
+            self._turns += 1
+        turn.hashing = True
+        client, asked = asker.get(), time.perf_counter()
 
         def work_in_turn() -> T:
             began = time.perf_counter()
-            self._on_wait(began - asked)
+            if client.left:
+                raise TooBusy(why="client left")
+            self._on_wait(turn.waited + began - asked)
             try:
                 return work()
             finally:
                 self._seconds += _WEIGHT * (time.perf_counter() - began - self._seconds)
 
+        self._pending += 1
         future = self._pool.submit(work_in_turn)
-        # Counted down when the thread is done, not when the request is: a client that leaves frees no core.
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: self._leave(loop))
-        return await self._turn(future, loop)
+        future.add_done_callback(lambda _: self._leave(loop, turn))
+        return await asyncio.wrap_future(future)
 
-    async def _turn(self, future: Future[T], loop: asyncio.AbstractEventLoop) -> T:
-        """The result; given up, and never begun, when the client leaves or the wait grows too long."""
-        client = asker.get()
-        giving_up = loop.call_later(self._patience, future.cancel)
-        try:
-            with client.telling(future.cancel):
-                if client.left:
-                    future.cancel()
-                return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not future.cancelled() or (task is not None and task.cancelling()):
-                raise
-            raise TooBusy(why="client left" if client.left else "waited in vain") from None
-        finally:
-            giving_up.cancel()
-
-    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _leave(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(self._count_down)
+            loop.call_soon_threadsafe(self._count_down, turn)
 
-    def _count_down(self) -> None:
+    def _count_down(self, turn: _Turn) -> None:
         self._pending -= 1
+        turn.hashing = False
+        self._end(turn)
 
 
 def _give_way() -> None:

@@ -38,7 +38,7 @@ class PasswordChange:
         async with self._database.begin() as db:
             user = await db.users.find(caller.user_id)
         canonical = await self._policy.check(new, username=user.username if user else "")
-        async with self._throttling.admit_in_session(caller, client=client) as attempt:
+        async with self._hasher.turn(), self._throttling.admit_in_session(caller, client=client) as attempt:
             return await self._change(caller, attempt, current, canonical, client)
 
     async def _change(

@@ -58,6 +58,19 @@ class SignIn:
         self._throttling = throttling
         self._opening = Opening(lifetimes, max_sessions=max_sessions)
 
+    def admit(self) -> None:
+        """
+        Nothing, unless a sign-in would be refused at once: so that a storm of them can be, before each is read.
+
+        Raises:
+            TooBusy: too many passwords wait for hashing.
+        """
+        try:
+            self._hasher.admit()
+        except TooBusy:
+            SIGN_INS.add(SignInOutcome.TOO_BUSY)
+            raise
+
     async def with_password(
         self,
         username: str,
@@ -84,7 +97,7 @@ class SignIn:
             TooBusy: too many passwords wait for hashing.
         """
         try:
-            with self._hasher.place():
+            async with self._hasher.turn():
                 return await self._with_password(username, password, client, terms, device_token)
         except TooManyAttempts as refused:
             SIGN_INS.add(refused.why or "")
@@ -210,9 +223,8 @@ class SignIn:
     async def _open(
         self, db: UnitOfWork, user: User, verified: str, new_hash: str | None, terms: Terms, client: ClientContext
     ) -> Grant:
-        now = await db.now()
         if new_hash is not None:
             await db.users.replace_hash(user.id, verified=verified, new=new_hash)
             rehashed = Event(Action.PASSWORD_REHASHED, SYSTEM, client, subject_id=user.id)
-            await db.audit.add(rehashed, at=now)
+            await db.audit.add(rehashed, at=await db.now())
         return await self._opening.open(db, user, terms, client)

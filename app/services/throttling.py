@@ -33,7 +33,7 @@ from app.domain.throttling import (
 from app.domain.users import User, username_key
 from app.observability.logs import get_logger
 from app.repositories.database import Database, UnitOfWork
-from app.repositories.throttles import Buckets, Known
+from app.repositories.throttles import Buckets, Known, KnownRepository
 from app.security.keys import Keyring
 from app.services.acting import Acting, check_alive, lock_target
 from app.services.authentication import Caller
@@ -88,6 +88,7 @@ class _Refused:
 class Throttling:
     def __init__(self, database: Database, keyring: Keyring, *, failures_per_minute: int) -> None:
         self._database = database
+        self._known = KnownRepository(database)
         self._keyring = keyring
         self._everywhere = everywhere(failures_per_minute)
         self._notes = RefusalNotes(database)
@@ -132,14 +133,10 @@ class Throttling:
             TooManyAttempts: this address has asked too often.
         """
         place = _place(client)
-        async with self._database.begin() as db:
-            known = await db.throttles.look(None, (), place)
-            attempt = Attempt("", None, known.now, (), Buckets(place, ADDRESS, None), reserved=True)
-            wait = wait_for_rate(known.address_full_at, ADDRESS, known.now)
-            taken = wait is None and await _reserve(db, attempt)
-            if taken:
-                await db.commit()
-        if not taken:
+        known = await self._known.find(None, (), place)
+        attempt = Attempt("", None, known.now, (), Buckets(place, ADDRESS, None), reserved=True)
+        wait = wait_for_rate(known.address_full_at, ADDRESS, known.now)
+        if wait is not None or not await self._reserve(attempt):
             await self._refuse(_Refused(Limited.ADDRESS, wait or RACED), None, "", client)
         try:
             yield
@@ -214,20 +211,17 @@ class Throttling:
             tallies += _of_holder(self._keyring, account, Way.DEVICE, token.device_id)
         place, user = _place(client), None
         for _ in range(2):
-            async with self._database.begin() as db:
-                known = await db.throttles.look(key, tallies, place)
-                user = known.user
-                attempt = self._weigh(key, known, token, tallies, place)
-                refused = self._find_limit(attempt, known)
-                if refused is None:
-                    if attempt.device is not None and not attempt.reserved:
-                        self._looked_at.add(attempt.device.device_id)
-                        return attempt
-                    if await _reserve(db, attempt):
-                        await db.commit()
-                        return attempt
+            known = await self._known.find(key, tallies, place)
+            user = known.user
+            attempt = self._weigh(key, known, token, tallies, place)
+            refused = self._find_limit(attempt, known)
             if refused is not None:
                 break
+            if attempt.device is not None and not attempt.reserved:
+                self._looked_at.add(attempt.device.device_id)
+                return attempt
+            if await self._reserve(attempt):
+                return attempt
         # Twice somebody was faster, and nothing is left that could be seen: they are being looked at now.
         await self._refuse(refused or _Refused(Limited.ACCOUNT, RACED), user, key, client)
 
@@ -277,23 +271,32 @@ class Throttling:
         for _ in range(2):
             async with self._database.begin() as db:
                 user = await db.users.find(caller.user_id)
-                key = lookup_key(user.username if user else str(caller.user_id))
-                account = account_digest(self._keyring, key)
-                tallies = _of_holder(self._keyring, account, Way.SESSION, caller.session_id)
-                known = await db.throttles.look(None, tallies, None)
-                waits = [
-                    wait_in_row(each, tally.limit, known.now)
-                    for each, tally in zip(known.counted, tallies, strict=True)
-                ]
-                wait = max((each for each in waits if each is not None), default=None)
-                refused = None if wait is None else _Refused(Limited.SESSION, wait)
-                attempt = Attempt(key, user, known.now, tallies, NO_BUCKETS, reserved=True, stale=tallies)
-                if refused is None and await _reserve(db, attempt):
-                    await db.commit()
-                    return attempt
-            if refused is not None:
+            key = lookup_key(user.username if user else str(caller.user_id))
+            account = account_digest(self._keyring, key)
+            tallies = _of_holder(self._keyring, account, Way.SESSION, caller.session_id)
+            known = await self._known.find(None, tallies, None)
+            waits = [
+                wait_in_row(each, tally.limit, known.now) for each, tally in zip(known.counted, tallies, strict=True)
+            ]
+            wait = max((each for each in waits if each is not None), default=None)
+            if wait is not None:
+                refused = _Refused(Limited.SESSION, wait)
                 break
+            attempt = Attempt(key, user, known.now, tallies, NO_BUCKETS, reserved=True, stale=tallies)
+            if await self._reserve(attempt):
+                return attempt
         await self._refuse(refused or _Refused(Limited.SESSION, RACED), user, "", client)
+
+    async def _reserve(self, attempt: Attempt) -> bool:
+        """Count it, in all that it counts among or in nothing; false: somebody was faster."""
+        async with self._database.begin() as db:
+            for tally in attempt.tallies:
+                if not await db.throttles.reserve(tally, attempt.now):
+                    return False
+            if not await db.throttles.take(attempt.buckets, attempt.now):
+                return False
+            await db.commit()
+            return True
 
     @asynccontextmanager
     async def _until_settled(self, attempt: Attempt) -> AsyncIterator[Attempt]:
@@ -371,14 +374,6 @@ def account_digest(keyring: Keyring, key: str) -> bytes:
 async def clear_failures(db: UnitOfWork, keyring: Keyring, user: User) -> int:
     """Forget all failures of a user. The caller holds the user's lock; how many counts there were."""
     return await db.throttles.clear(account_digest(keyring, lookup_key(user.username)))
-
-
-async def _reserve(db: UnitOfWork, attempt: Attempt) -> bool:
-    """False: somebody was faster, and the caller must roll back."""
-    for tally in attempt.tallies:
-        if not await db.throttles.reserve(tally, attempt.now):
-            return False
-    return await db.throttles.take(attempt.buckets, attempt.now)
 
 
 def _of_holder(keyring: Keyring, account: bytes, way: Way, holder: UUID) -> tuple[Tally, Tally]:

@@ -1,0 +1,109 @@
+"""Storms of sign-ins: begun one after another, and refused before anything is done for them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.domain.errors import TooBusy
+from app.http.errors import answer_rota_error
+
+# Requests that bring a password, or may: each costs a hash, and a thousand at once little but time to be refused.
+PACED: Final = frozenset(
+    {
+        ("POST", "/token"),
+        ("POST", "/oauth2/token"),
+        ("POST", "/register"),
+        ("PUT", "/password"),
+        ("PUT", "/me/password"),
+    }
+)
+_GRANT: Final = b"grant_type"
+_PASSWORD: Final = b"grant_type=password"
+_REFRESH: Final = b"grant_type=refresh_token"
+_SIGN_IN: Final = "rota.sign_in"  # in a request's scope: it is known to be one before its route has read it
+
+
+class Pacing:
+    """
+    Pure ASGI, outermost, so that nothing has been done for a request that waits: lets one of them begin in each turn of
+    the event loop. One that comes alone does not wait.
+
+    A few hundred at once, each refused within half a millisecond, would be a tenth of a second in which nobody's
+    refresh goes on. So they cost each refresh no more than a few of these halves.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._busy = False  # somebody has begun in this turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["method"], scope["path"]) in PACED:
+            receive = await self._pace(scope, receive)
+        await self._app(scope, receive, send)
+
+    async def _pace(self, scope: Scope, receive: Receive) -> Receive:
+        """Waits for the body, of which nothing but the kind of grant is looked at, and then for a turn."""
+        first = await receive()
+        again: list[Message] = [first]
+
+        async def receive_again() -> Message:
+            return again.pop() if again else await receive()
+
+        grant = _grant(first)
+        if grant != _REFRESH:
+            await self._turn()
+        scope[_SIGN_IN] = grant == _PASSWORD
+        return receive_again
+
+    async def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._begin_next)
+            return
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _begin_next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # or the server stops
+                turn.set_result(None)
+                asyncio.get_running_loop().call_soon(self._begin_next)
+                return
+        self._busy = False
+
+
+class Admission:
+    """
+    Pure ASGI, within what every answer gets: refuses sign-ins that the queue has no place for. Their routes would do
+    the same a little later; here it takes half the time, which is what a storm mostly consists of.
+    """
+
+    def __init__(self, app: ASGIApp, admit: Callable[[], None]) -> None:
+        self._app = app
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get(_SIGN_IN, False):
+            try:
+                self._admit()
+            except TooBusy as busy:
+                answer = await answer_rota_error(Request(scope), busy)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _grant(first: Message) -> bytes | None:
+    """What a whole form asks for, if it says so once; a second `grant_type`, however written, is refused later."""
+    if first.get("more_body", False):
+        return None
+    grants = [field for field in first.get("body", b"").split(b"&") if field.startswith(_GRANT)]
+    return grants[0] if len(grants) == 1 else None
