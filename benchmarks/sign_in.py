@@ -7,7 +7,9 @@ What can be hashed is measured in the same run, round by round, by as many threa
 them. Everything shares this machine's cores, so the ratios count, not the rates.
 
 In the storm 500 clients of another process sign in, each over and over; whoever is refused comes again after what
-`Retry-After` says. Refreshes come at a steady rate, first without the storm and then beside it.
+`Retry-After` says. Refreshes come at a steady rate: with nothing beside them; beside another process that does nothing
+but hash with as many threads of the same low priority, which shows what hashing alone costs them on this machine; and
+beside the storm.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import re
 import subprocess
 import sys
 import time
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -98,8 +101,11 @@ class People:
 
 def hashes_per_s(threads: int, seconds: float) -> float:
     """In a process of its own, which does nothing else."""
-    words = [sys.executable, "-m", "benchmarks.sign_in", "--hash", str(seconds), "--threads", str(threads)]
-    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return float(subprocess.run(hashing(threads, seconds), check=True, capture_output=True, text=True).stdout)
+
+
+def hashing(threads: int, seconds: float) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.sign_in", "--hash", str(seconds), "--threads", str(threads)]
 
 
 async def hash_for(seconds: float, threads: int) -> float:
@@ -127,25 +133,20 @@ async def storm_for(port: int, seconds: float) -> Storm:
     return seen
 
 
-class Stormers:
+async def gather_clients(port: int, seconds: float) -> Process:
     """In a process of their own: what they do beside each other is not taken for the server's doing."""
+    words = [sys.executable, "-m", "benchmarks.sign_in", "--storm", str(seconds), "--port", str(port)]
+    pipe = subprocess.PIPE
+    clients = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, limit=2**24)
+    assert clients.stdout is not None
+    await clients.stdout.readline()  # they are there, and have not begun
+    return clients
 
-    @classmethod
-    async def gathered(cls, port: int, seconds: float) -> "Stormers":
-        """Who have come, and have not begun."""
-        words = [sys.executable, "-m", "benchmarks.sign_in", "--storm", str(seconds), "--port", str(port)]
-        stormers = cls()
-        stormers._process = await asyncio.create_subprocess_exec(
-            *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=2**24
-        )
-        assert stormers._process.stdout is not None
-        await stormers._process.stdout.readline()
-        return stormers
 
-    async def storm(self, seen: Storm) -> None:
-        said, _ = await self._process.communicate(b"begin\n")
-        assert self._process.returncode == 0
-        seen.add(Storm(**json.loads(said)))
+async def let_storm(clients: Process) -> Storm:
+    said, _ = await clients.communicate(b"begin\n")
+    assert clients.returncode == 0
+    return Storm(**json.loads(said))
 
 
 async def storm_client(port: int, until: float, people: People, seen: Storm) -> None:
@@ -200,19 +201,27 @@ async def logins(url: str, threads: int, size: Size) -> dict[str, float]:
 async def storm(url: str, threads: int, size: Size) -> dict[str, float]:
     tokens, seen = Tokens(FAMILIES), Storm()
     mine = [tokens.client(i, REFRESHING) for i in range(REFRESHING)]
-    before, beside, factors, medians = [], [], [], []
+    before, hashed, beside, factors, medians, floors = [], [], [], [], [], []
     with rig.rota(url, seals=False) as port:
         pid = rig.pids[port]
         await rig.closed_loop(port, 3, mine, rate=size.refreshes_per_s)  # warm; the jobs of the start pass
         idle_mb = status_mb(pid, "VmRSS")
         for _ in range(size.rounds):
             quiet = await rig.closed_loop(port, size.seconds, mine, rate=size.refreshes_per_s)
-            stormers = await Stormers.gathered(port, size.seconds + 0.5)
-            storming = asyncio.create_task(stormers.storm(seen))
+            beside_hashes = await asyncio.create_subprocess_exec(
+                *hashing(threads, size.seconds + 2), stdout=subprocess.DEVNULL
+            )
+            await asyncio.sleep(1.5)  # until it has begun
+            slowed = await rig.closed_loop(port, size.seconds, mine, rate=size.refreshes_per_s)
+            await beside_hashes.wait()
+            clients = await gather_clients(port, size.seconds + 0.5)
+            storming = asyncio.create_task(let_storm(clients))
             busy = await rig.closed_loop(port, size.seconds, mine, rate=size.refreshes_per_s)
-            await storming
-            assert quiet.errors == busy.errors == 0, busy.first_error
+            seen.add(await storming)
+            assert quiet.errors == slowed.errors == busy.errors == 0, busy.first_error
             before.append(quiet.quantile_ms(0.99))
+            hashed.append(slowed.quantile_ms(0.99))
+            floors.append(hashed[-1] / before[-1])
             beside.append(busy.quantile_ms(0.99))
             factors.append(beside[-1] / before[-1])
             medians.append(busy.quantile_ms(0.50) / quiet.quantile_ms(0.50))
@@ -222,8 +231,10 @@ async def storm(url: str, threads: int, size: Size) -> dict[str, float]:
     cap_mb = threads * MEMORY_KIB / 1024
     return {
         "refresh_p99_factor_beside_storm": rig.median(factors),
+        "refresh_p99_factor_beside_hashing": rig.median(floors),
         "refresh_p50_factor_beside_storm": rig.median(medians),
         "refresh_p99_ms": rig.median(before),
+        "refresh_p99_ms_beside_hashing": rig.median(hashed),
         "refresh_p99_ms_beside_storm": rig.median(beside),
         "storm_logins": len(opened),
         "storm_login_p50_ms": 1000 * rig.median(opened),

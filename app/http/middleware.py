@@ -57,8 +57,7 @@ class RequestContext:
         shown = str(request_id)
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=shown)  # of this request's task only
-        scope["state"][ASKER] = client = Asker()
-        asker.set(client)  # likewise
+        asker.set(scope["state"].setdefault(ASKER, Asker()))  # likewise
         watched = WatchedRequest(scope, self._slow_seconds)
         try:
             if self._traces is None:

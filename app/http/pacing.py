@@ -3,13 +3,17 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Final
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.errors import TooBusy
+from app.http.bodies import Kind
 from app.http.errors import answer_rota_error
+from app.http.protocol import ASKER
+from app.security.asker import Asker
 
 # Requests that bring a password, or may: each costs a hash, and a thousand at once little but time to be refused.
 PACED: Final = frozenset(
@@ -21,10 +25,14 @@ PACED: Final = frozenset(
         ("PUT", "/me/password"),
     }
 )
-_GRANT: Final = b"grant_type"
-_PASSWORD: Final = b"grant_type=password"
-_REFRESH: Final = b"grant_type=refresh_token"
-_SIGN_IN: Final = "rota.sign_in"  # in a request's scope: it is known to be one before its route has read it
+_FORM: Final = Kind.FORM.encode()
+_SIGN_IN: Final = "rota.sign_in"  # in a request's scope: whether it is known to be one before its route has read it
+
+
+class _Asked(Enum):
+    SIGN_IN = auto()
+    REFRESH = auto()
+    OTHER = auto()
 
 
 class Pacing:
@@ -47,17 +55,21 @@ class Pacing:
         await self._app(scope, receive, send)
 
     async def _pace(self, scope: Scope, receive: Receive) -> Receive:
-        """Waits for the body, of which nothing but the kind of grant is looked at, and then for a turn."""
+        """Wait for a turn; of a form, first for its beginning, of which nothing is looked at but the kind of grant."""
+        scope.setdefault("state", {})[ASKER] = Asker()  # who leaves while waiting here has left
+        if not _is_form(scope):
+            await self._turn()
+            return receive
         first = await receive()
         again: list[Message] = [first]
 
         async def receive_again() -> Message:
             return again.pop() if again else await receive()
 
-        grant = _grant(first)
-        if grant != _REFRESH:
+        asked = _asked_for(first)
+        if asked is not _Asked.REFRESH:
             await self._turn()
-        scope[_SIGN_IN] = grant == _PASSWORD
+        scope[_SIGN_IN] = asked is _Asked.SIGN_IN
         return receive_again
 
     async def _turn(self) -> None:
@@ -101,9 +113,22 @@ class Admission:
         await self._app(scope, receive, send)
 
 
-def _grant(first: Message) -> bytes | None:
-    """What a whole form asks for, if it says so once; a second `grant_type`, however written, is refused later."""
-    if first.get("more_body", False):
-        return None
-    grants = [field for field in first.get("body", b"").split(b"&") if field.startswith(_GRANT)]
-    return grants[0] if len(grants) == 1 else None
+def _is_form(scope: Scope) -> bool:
+    """Whether the body is a form that comes without being asked for (RFC 9110 section 10.1.1)."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    kinds = [value for name, value in headers if name == b"content-type"]
+    asks = any(name == b"expect" for name, _ in headers)
+    return len(kinds) == 1 and kinds[0].lower().startswith(_FORM) and not asks
+
+
+def _asked_for(first: Message) -> _Asked:
+    """What a whole form is, as far as it says so once; a second `grant_type`, however written, is refused later."""
+    fields = [] if first.get("more_body", False) else first.get("body", b"").split(b"&")
+    match [field for field in fields if field.startswith(b"grant_type=")]:
+        case [b"grant_type=refresh_token"]:
+            return _Asked.REFRESH
+        case [b"grant_type=password"]:
+            return _Asked.SIGN_IN
+        case [] if any(field.startswith(b"password=") for field in fields):  # what `POST /token` is for
+            return _Asked.SIGN_IN
+    return _Asked.OTHER

@@ -2,7 +2,7 @@
 How a session is written: the cap is looked at, the row and its event go in, in one round trip.
 
 Written as SQL, and not built for each sign-in: beside the hash, building and sending four statements was what a sign-in
-cost most (4.5 ms of the event loop's processor, of which 2.2 are left).
+cost most.
 """
 
 from dataclasses import fields

@@ -155,10 +155,13 @@ class PasswordHasher:
 
     async def _wait(self) -> None:
         """For a turn, in the order of asking; given up when the client leaves or the wait grows too long."""
+        client = asker.get()
+        if client.left:
+            raise TooBusy(why="client left")
         if self._turns < TURNS_A_THREAD * self.threads:  # then nobody waits
             self._turns += 1
             return
-        loop, client = asyncio.get_running_loop(), asker.get()
+        loop = asyncio.get_running_loop()
         turn: asyncio.Future[str | None] = loop.create_future()
 
         def give_up(why: str) -> None:
@@ -170,8 +173,6 @@ class PasswordHasher:
         giving_up = loop.call_later(self._patience, give_up, "waited in vain")
         try:
             with client.telling(lambda: give_up("client left")):
-                if client.left:
-                    give_up("client left")
                 why = await turn
         except asyncio.CancelledError:
             self._queue.pop(turn, None)

@@ -114,9 +114,9 @@ async def test_the_queue_learns_how_long_hashes_take() -> None:
 
 
 async def test_a_client_that_leaves_is_not_hashed_for() -> None:
-    """Out of the queue at once, which makes room; what runs already runs to its end."""
-    work, clients = Work(), [Asker() for _ in range(5)]
-    with hasher_at(work, threads=1, queue_limit=4) as hasher:
+    """Out of the queue at once, which makes room; of those with a turn, who runs already runs to the end."""
+    work, clients = Work(), [Asker() for _ in range(7)]
+    with hasher_at(work, threads=1, queue_limit=6) as hasher:
 
         async def ask(client: Asker) -> bool:
             asker.set(client)
@@ -126,17 +126,18 @@ async def test_a_client_that_leaves_is_not_hashed_for() -> None:
         await settle()
         with pytest.raises(TooBusy):
             await hasher.verify(PASSWORD, None)
-        for client in clients[:4]:
+        for client in clients[:6]:  # one runs, two have turns, three wait for theirs
             client.leave()
-        await until(lambda: hasher.waiting == 1)
+        await until(lambda: hasher.waiting == 3)
         late = verify_many(hasher, 3)
         await settle()
         assert not any(task.done() for task in late)
         work.may_end.set()
         await asyncio.gather(*late)
-        assert (await outcomes(tasks)).count("TooBusy") == 3
+        assert (await outcomes(tasks)).count("TooBusy") == 5
         assert work.done == 5  # the one that ran, the one that stayed, the three that came
         assert all(not client._told for client in clients)
+        await until(lambda: hasher._turns == 0)
 
 
 async def test_a_client_that_has_left_already() -> None:
@@ -155,39 +156,82 @@ async def test_a_client_that_has_left_already() -> None:
 
 
 async def test_a_request_past_its_deadline_is_not_hashed() -> None:
-    """Cancelled in the queue, it leaves it; the cancellation stays one."""
+    """Cancelled in the queue, or in its turn, it leaves; the cancellation stays one."""
     work = Work()
     with hasher_at(work, threads=1) as hasher:
-        tasks = verify_many(hasher, 3)
+        tasks = verify_many(hasher, 6)
         await settle()
-        tasks[1].cancel()
-        await until(lambda: hasher.waiting == 1)
+        for number in (1, 4):
+            tasks[number].cancel()
+        await until(lambda: hasher.waiting == 3)
         assert tasks[1].cancelled()
+        assert tasks[4].cancelled()
         work.may_end.set()
-        await asyncio.gather(tasks[0], tasks[2])
-        assert work.done == 2
+        await asyncio.gather(*(tasks[number] for number in (0, 2, 3, 5)))
+        assert work.done == 4
+        await until(lambda: hasher._turns == 0)
+
+
+async def test_cancelled_as_its_turn_comes() -> None:
+    """The turn goes to the next one."""
+    work = Work()
+    work.may_end.set()
+    with hasher_at(work, threads=1) as hasher:
+        held = [asyncio.Event() for _ in range(3)]
+
+        async def hold(until_then: asyncio.Event) -> None:
+            async with hasher.turn():
+                await until_then.wait()
+
+        holding = [asyncio.create_task(hold(event)) for event in held]
+        await settle()
+        waiting = verify_many(hasher, 2)
+        await settle()
+        held[0].set()
+        while hasher._queue and len(hasher._queue) == 2:
+            await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.wait_for(waiting[1], 30)
+        assert waiting[0].cancelled()
+        for event in held:
+            event.set()
+        await asyncio.gather(*holding)
+        await until(lambda: hasher._turns == 0)
+
+
+async def test_a_thread_that_is_busy_for_nobody() -> None:
+    """Whoever was cancelled while being hashed for keeps their turn until the thread is done."""
+    work = Work()
+    with hasher_at(work, threads=1) as hasher:
+        first = verify_many(hasher, 1)
+        await until(lambda: hasher.running == 1)
+        first[0].cancel()
+        await settle()
+        assert (first[0].cancelled(), hasher._turns) == (True, 1)
+        work.may_end.set()
+        await until(lambda: hasher._turns == hasher._pending == 0)
 
 
 async def test_whoever_waits_in_vain() -> None:
     """The guess of the wait was wrong: refused after twice what it may be, though no thread ever became free."""
     work = Work()
     with hasher_at(work, threads=1, patience=0.05) as hasher:
-        tasks = verify_many(hasher, 4)
-        assert await outcomes(tasks[1:]) == ["TooBusy"] * 3
-        assert not tasks[0].done()
+        tasks = verify_many(hasher, 6)
+        assert await outcomes(tasks[3:]) == ["TooBusy"] * 3
+        assert not any(task.done() for task in tasks[:3])  # they have their turns
         work.may_end.set()
-        await tasks[0]
+        await asyncio.gather(*tasks[:3])
         await until(lambda: hasher._pending == 0)
-        assert work.done == 1
+        assert work.done == 3
 
 
-async def test_a_kept_place() -> None:
+async def test_a_turn() -> None:
     """Counts against newcomers before it is used, serves one hash after another, and is given back in any case."""
     work = Work()
     with hasher_at(work, threads=1, queue_limit=1) as hasher:
 
         async def slow(first: asyncio.Event) -> None:
-            with hasher.place():
+            async with hasher.turn():
                 await first.wait()
                 await hasher.verify(PASSWORD, None)
                 await hasher.verify(PASSWORD, None)
@@ -195,8 +239,11 @@ async def test_a_kept_place() -> None:
         found = asyncio.Event()
         tasks = [asyncio.create_task(slow(found)) for _ in range(2)]
         await settle()
-        with pytest.raises(TooBusy), hasher.place():
-            pytest.fail("there was none")
+        with pytest.raises(TooBusy):
+            async with hasher.turn():
+                pytest.fail("there was none")
+        with pytest.raises(TooBusy):
+            hasher.admit()
         with pytest.raises(TooBusy):
             await hasher.verify(PASSWORD, None)
         found.set()
@@ -205,9 +252,56 @@ async def test_a_kept_place() -> None:
         work.may_end.set()
         await asyncio.gather(*tasks)
         await until(lambda: hasher._pending == 0)
-        with pytest.raises(KeyError), hasher.place():
-            raise KeyError
-        assert (hasher._kept, work.done) == (0, 4)
+        with pytest.raises(KeyError):
+            async with hasher.turn():
+                raise KeyError
+        assert (hasher._turns, work.done) == (0, 4)
+
+
+async def test_few_have_a_turn() -> None:
+    """Of twenty, three for the one thread; each hash that is done begins another turn, in the order of coming."""
+    work = Work()
+    with hasher_at(work, threads=1) as hasher:
+        begun: list[int] = []
+
+        async def sign_in(number: int) -> None:
+            async with hasher.turn():
+                begun.append(number)
+                await hasher.verify(PASSWORD, None)
+
+        tasks = [asyncio.create_task(sign_in(number)) for number in range(20)]
+        await settle()
+        assert begun == [0, 1, 2]
+        work.may_end.set()
+        await asyncio.gather(*tasks)
+        assert begun == list(range(20))
+
+
+async def test_whoever_was_verified_is_not_refused() -> None:
+    """The hash that is to be renewed with the same sign-in finds no queue to be sent away from."""
+    work = Work()
+    with hasher_at(work, threads=1, queue_limit=2) as hasher:
+        verified = asyncio.Event()
+
+        async def renew() -> None:
+            async with hasher.turn():
+                await hasher.verify(PASSWORD, None)
+                verified.set()
+                await asyncio.sleep(0)
+                await hasher.verify(PASSWORD, None)
+
+        work.may_end.set()
+        renewing = asyncio.create_task(renew())
+        await asyncio.wait_for(verified.wait(), 30)
+        work.may_end.clear()
+        others = verify_many(hasher, 2)
+        await settle()
+        with pytest.raises(TooBusy):
+            hasher.admit()
+        work.may_end.set()
+        await renewing
+        await asyncio.gather(*others)
+        assert work.done == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
@@ -221,26 +315,25 @@ async def test_the_threads_give_way(make_services: MakeServices) -> None:
 async def test_nothing_is_looked_up_for_those_who_find_no_place(
     make_services: MakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred at once: those beyond the queue are refused before any statement."""
+    """A hundred at once: those beyond the queue are refused, and those in it wait, before any statement."""
     services = make_services()
     work = Work()
     with hasher_at(work, threads=1, queue_limit=9) as hasher:
         monkeypatch.setattr(services.sign_in, "_hasher", hasher)
-        statements: list[str] = []
-        begin = services.database.begin
+        looked_up: list[str] = []
+        fetch_one = services.database.fetch_one
 
-        def counted() -> Any:
-            statements.append("")
-            return begin()
+        async def counted(statement: str, *arguments: object) -> Any:
+            looked_up.append(statement)
+            return await fetch_one(statement, *arguments)
 
-        monkeypatch.setattr(services.database, "begin", counted)
         monkeypatch.setattr(services.database, "fetch_one", counted)
         tasks = [
             asyncio.create_task(services.sign_in.with_password(USER, PASSWORD, client=client_at())) for _ in range(100)
         ]
         await until(lambda: hasher.waiting == 9)
         assert sum(task.done() for task in tasks) == 90
-        assert len(statements) == 10
+        assert len(looked_up) == 3  # of those whose turn it is
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
