@@ -21,6 +21,7 @@ from app.cli.verify import verify, verify_folder
 from app.domain.entries import SealedFields
 from app.domain.errors import RotaError
 from app.domain.events import NO_CLIENT, SYSTEM
+from app.domain.session_exports import harmless
 from app.observability.logs import get_logger
 from app.security.notes import NoteSigner, new_key
 from app.settings import SettingsInvalid, load_settings
@@ -314,14 +315,9 @@ class _Lines:
             values = plain(event, personal=self._personal)
             if self._csv:
                 values["detail"] = event.detail
-                self._csv.writerow([_harmless(values[name]) for name in SealedFields._fields])
+                self._csv.writerow([harmless(values[name]) for name in SealedFields._fields])
             else:
                 self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
-
-
-def _harmless(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\0")) else value
 
 
 def _opened(path: Path | None) -> Any:

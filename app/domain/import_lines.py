@@ -12,11 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.domain.errors import UsernameRefused
+from app.domain.session_exports import FORMULA_BEGINNINGS
 from app.domain.user_imports import COLUMNS, Entry, Field, ImportFormat, Reason
 from app.domain.users import Role, username_key
-
-# What a spreadsheet may take for a formula, in full width too. No name or hash begins with a control character.
-FORMULA_BEGINNINGS: Final = "=+-@\t\r\n\0\uff1d\uff0b\uff0d\uff20"
 
 # A field, and what ends it: quoted, with each quote within doubled, or without any quote (RFC 4180, section 2).
 _CELL: Final = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(,|$)')

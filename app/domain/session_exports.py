@@ -11,7 +11,8 @@ from uuid import UUID
 
 from app.domain.families import Family
 
-FORMULA_BEGINNINGS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
+# In full width too.
+FORMULA_BEGINNINGS: Final = tuple("=+-@\t\r\n\0\uff1d\uff0b\uff0d\uff20")
 
 COLUMNS: Final = (
     "id",

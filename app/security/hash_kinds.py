@@ -151,6 +151,13 @@ def _mssql(text: str) -> KnownHash:
     return KnownHash("mssql2005", text)
 
 
+def _scram(text: str) -> KnownHash:
+    """Only with digests that have names: passlib asks itself aloud what another one may mean."""
+    if not _SCRAM.fullmatch(text):
+        raise HashRefused(Reason.HASH_MALFORMED)
+    return KnownHash("scram", text)
+
+
 def _django_digest(text: str) -> KnownHash:
     kind, salt, _ = f"{text}$$".split("$", 2)
     if not salt:
@@ -187,6 +194,8 @@ _DJANGO_PBKDF2: Final = re.compile(r"([1-9]\d{0,9})\$([^$]{1,255})\$([A-Za-z0-9+
 _DJANGO_SCRYPT: Final = re.compile(
     r"scrypt\$([1-9]\d{0,9})\$([^$]{1,255})\$([1-9]\d{0,4})\$([1-9]\d{0,4})\$([A-Za-z0-9+/=]+)"
 )
+_SCRAM_DIGEST: Final = r"(?:md5|sha-1|sha-224|sha-256|sha-384|sha-512)=[A-Za-z0-9./]+"
+_SCRAM: Final = re.compile(rf"\$scram\$[1-9]\d{{0,9}}\$[A-Za-z0-9./]+\${_SCRAM_DIGEST}(?:,{_SCRAM_DIGEST})*")
 _HEX: Final = r"((?:[0-9a-f]{2})+)"
 _WERKZEUG_SCRYPT: Final = re.compile(
     rf"scrypt:([1-9]\d{{0,9}}):([1-9]\d{{0,4}}):([1-9]\d{{0,4}})\$([^$]{{1,255}})\${_HEX}"
@@ -242,7 +251,6 @@ _BEGINNINGS: Final = (
     ("$sha1$", "sha1_crypt"),
     ("$md5$", "sun_md5_crypt"),
     ("$md5,", "sun_md5_crypt"),
-    ("$scram$", "scram"),
     ("{FSHP", "fshp"),
     ("grub.pbkdf2.sha512.", "grub_pbkdf2_sha512"),
     ("S:", "oracle11"),
@@ -253,6 +261,7 @@ _REWRITTEN: Final[tuple[tuple[str, Callable[[str], KnownHash]], ...]] = (
     ("$2b$", _bcrypt),
     ("$2y$", _bcrypt),
     ("$2$", _bcrypt),
+    ("$scram$", _scram),
     ("pbkdf2_sha256$", _django_pbkdf2),
     ("pbkdf2_sha1$", _django_pbkdf2),
     ("bcrypt$", _django_bcrypt),

@@ -6,11 +6,16 @@ within bounds. It is kept as it was written; what passlib knows under another sp
 verification. All but ours are outdated, so the first sign-in puts ours in their place.
 """
 
+import logging
 import re
-from collections.abc import Callable, Mapping
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from passlib.context import CryptContext
+from passlib.exc import PasslibWarning
 
 from app.domain.errors import TooBusy
 from app.domain.passwords import MAXIMUM_BYTES
@@ -30,7 +35,14 @@ ARGON2_LANE_PASSES: Final = 4096  # each starts four threads, however little mem
 SCRYPT_BLOCK: Final = 1024  # each lane, and each step, takes a block besides
 BCRYPT_COST: Final = 15
 PBKDF2_ROUNDS: Final = 5_000_000
+SHA_CRYPT_ROUNDS: Final = 700_000  # passlib's default is 656,000
 LEAST_DIGEST: Final = 16
+
+# What it says of a hash that it finds odd, it quotes.
+logging.getLogger("passlib").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", category=PasslibWarning)
+
+_LACK_OF_MEMORY: Final = ("Memory allocation error", "malloc failure")
 
 # What passlib and its backends raise at a hash or a password that they do not like.
 _FOREIGN_ERRORS: Final = (
@@ -56,10 +68,14 @@ class PasswordHashes:
             argon2__time_cost=passes,
             argon2__parallelism=lanes,
         )
+        self._seconds = 0.0  # that the latest hash of ours took
 
     def hash(self, password: str) -> str:
         """A new hash with today's parameters."""
-        made: str = self._ours.hash(password)
+        began = time.perf_counter()
+        with _lack_of_memory_is_busy():
+            made: str = self._ours.hash(password)
+        self._seconds = time.perf_counter() - began
         return made
 
     def verify(self, password: str, stored: str) -> bool:
@@ -73,18 +89,16 @@ class PasswordHashes:
         Raises:
             TooBusy: there is no memory for it.
         """
-        try:
-            known = read_hash(stored)
-        except HashRefused:
-            self._ours.dummy_verify()
-            return False
-        try:
-            return self._verify(password, known)
-        except MemoryError:
-            raise TooBusy(why="no memory for a hash") from None
-        except _FOREIGN_ERRORS:
-            self._ours.dummy_verify()
-            return False
+        with _lack_of_memory_is_busy():
+            try:
+                return self._verify(password, read_hash(stored))
+            except HashRefused:
+                self._ours.dummy_verify()
+            except _FOREIGN_ERRORS as error:
+                if _lacks_memory(error):
+                    raise
+                self._ours.dummy_verify()
+        return False
 
     def needs_update(self, stored: str) -> bool:
         """Whether it is not of our kind with today's parameters."""
@@ -105,8 +119,9 @@ class PasswordHashes:
         ):  # nobody has one, and some kinds read it each round
             self._ours.dummy_verify()
             return False
+        began = time.perf_counter()
         right: bool = known.handler.verify(secret, known.text)
-        if not right and known.scheme in _QUICK:
+        if not right and time.perf_counter() - began < self._seconds / 2:
             self._ours.dummy_verify()  # or it would be told apart from a user whom nobody knows
         return right
 
@@ -130,9 +145,30 @@ def read_hash(text: str) -> KnownHash:
         raise HashRefused(Reason.HASH_MALFORMED)
     if not getattr(parsed, "salt", None):
         raise HashRefused(Reason.HASH_UNSAFE)
+    if not _EXISTS.get(known.scheme, _no_bound)(parsed):
+        raise HashRefused(Reason.HASH_MALFORMED)
     if not _BOUNDS.get(known.scheme, _no_bound)(parsed):
         raise HashRefused(Reason.HASH_TOO_COSTLY)
     return known
+
+
+@contextmanager
+def _lack_of_memory_is_busy() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if _lacks_memory(error):
+            raise TooBusy(why="no memory for a hash") from None
+        raise
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Also as Argon2 and OpenSSL say it, in the words of errors of any class."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _LACK_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _no_bound(_parsed: Any) -> bool:
@@ -161,11 +197,23 @@ def _scrypt_bound(parsed: Any) -> bool:
     )
 
 
+def _argon2_exists(parsed: Any) -> bool:
+    """RFC 9106 section 3.1: eight blocks a lane, at least."""
+    return bool(parsed.memory_cost >= 8 * parsed.parallelism)
+
+
+def _scrypt_exists(parsed: Any) -> bool:
+    """RFC 7914 section 2: N is less than two to the power of 128 r / 8."""
+    return bool(parsed.rounds < 16 * parsed.block_size)
+
+
 def _rounds(most: int) -> Callable[[Any], bool]:
     return lambda parsed: parsed.rounds <= most
 
 
 _PRINTABLE: Final = re.compile(r"[!-~]+")
+# Which parameters make a function at all; with others no password would ever be right.
+_EXISTS: Final[Mapping[str, Callable[[Any], bool]]] = {"argon2": _argon2_exists, "scrypt": _scrypt_exists}
 _BOUNDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "argon2": _argon2_bound,
     "scrypt": _scrypt_bound,
@@ -180,27 +228,10 @@ _BOUNDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "grub_pbkdf2_sha512": _rounds(PBKDF2_ROUNDS),
     "scram": _rounds(2_000_000),
     "fshp": _rounds(2_000_000),
-    "sha256_crypt": _rounds(1_000_000),
-    "sha512_crypt": _rounds(1_000_000),
+    "sha256_crypt": _rounds(SHA_CRYPT_ROUNDS),
+    "sha512_crypt": _rounds(SHA_CRYPT_ROUNDS),
     "sha1_crypt": _rounds(1_000_000),
     "sun_md5_crypt": _rounds(100_000),
     "bsdi_crypt": _rounds(100_001),
     "phpass": _rounds(20),  # of two's exponent; each round reads the whole password
 }
-# A single digest, or a thousand: over before a hash of ours has begun.
-_QUICK: Final = frozenset(
-    {
-        "django_salted_md5",
-        "django_salted_sha1",
-        "ldap_salted_md5",
-        "ldap_salted_sha1",
-        "ldap_salted_sha256",
-        "ldap_salted_sha512",
-        "md5_crypt",
-        "apr_md5_crypt",
-        "mssql2005",
-        "oracle11",
-        "atlassian_pbkdf2_sha1",
-        "phpass",
-    }
-)

@@ -75,6 +75,7 @@ class PasswordHasher:
         """`on_wait` is told, in whichever thread, how long each has waited for its turn and for a thread."""
         self._on_wait = on_wait
         self.threads: Final = threads or usable_processors()
+        self._places = TURNS_A_THREAD * self.threads
         self._limit = self.threads + queue_limit
         self._queue_seconds = queue_seconds
         self._patience = patience
@@ -158,7 +159,7 @@ class PasswordHasher:
         client = asker.get()
         if client.left:
             raise TooBusy(why="client left")
-        if self._turns < TURNS_A_THREAD * self.threads:  # then nobody waits
+        if self._turns < self._places:  # then nobody waits
             self._turns += 1
             return
         loop = asyncio.get_running_loop()
@@ -192,7 +193,7 @@ class PasswordHasher:
     def _hand_on(self) -> None:
         """A turn is over: whoever has waited longest has the next one."""
         self._turns -= 1
-        while self._queue and self._turns < TURNS_A_THREAD * self.threads:
+        while self._queue and self._turns < self._places:
             following, _ = self._queue.popitem(last=False)
             following.set_result(None)
             self._turns += 1
@@ -216,13 +217,17 @@ class PasswordHasher:
             try:
                 return work()
             finally:
-                self._seconds += _WEIGHT * (time.perf_counter() - began - self._seconds)
+                self._learn(time.perf_counter() - began)
 
         self._pending += 1
         future = self._pool.submit(work_in_turn)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: self._leave(loop, turn))
         return await asyncio.wrap_future(future)
+
+    def _learn(self, seconds: float) -> None:
+        """What a hash has taken. A dear one, of a kind that somebody brought along, does not speak for the next."""
+        self._seconds += _WEIGHT * (min(seconds, 4 * self._seconds) - self._seconds)
 
     def _leave(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
         if not loop.is_closed():

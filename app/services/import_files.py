@@ -67,11 +67,12 @@ class ImportFile:
         self.place = hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).digest()
 
     def digest(self) -> bytes:
-        """SHA-256 of all of it."""
+        """SHA-256 of all of it. From then on its size is what was read: it may have grown since it was opened."""
         self._file.seek(0)
-        read = hashlib.sha256()
+        read, self.size = hashlib.sha256(), 0
         while piece := self._file.read(BUFFER_BYTES):
             read.update(piece)
+            self.size += len(piece)
         return read.digest()
 
     def columns(self) -> tuple[str, ...]:

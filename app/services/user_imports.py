@@ -1,7 +1,8 @@
 """Bringing users along: a file is checked as a whole, then written batch by batch, each of which is one transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -154,21 +155,12 @@ class UserImports:
         checked = Checked(digest)
         names = NameSpill()
         try:
-            async for batch in self._parsed(order, former.lines_done if former else 0, check_hash=_hash_reason):
-                taken = await self._find_taken(batch) if former is None else set()
-                for line, faulty in batch.faults:
-                    _note(checked.faults, line, faulty)
-                for line, entry in batch.entries:
-                    if entry.key in taken:
-                        checked.faults.add(line, Field.USERNAME, Reason.TAKEN)
-                    names.add(entry.key, line)
-                    checked.total += 1
-                    checked.admins += entry.role is Role.ADMIN
-                    checked.disabled += entry.disabled
-                    checked.without_password += entry.password_hash is None
-                checked.total += len(batch.faults)
-                checked.digests.append(batch.raw.digest)
-                order.told("checking", batch.raw.position, order.file.size)
+            parsed = self._parsed(order, former.lines_done if former else 0, check_hash=_hash_reason)
+            async with aclosing(parsed) as batches:
+                async for batch in batches:
+                    taken = await self._find_taken(batch) if former is None else set()
+                    _look_at(batch, taken, checked, names)
+                    order.told("checking", batch.raw.position, order.file.size)
             if checked.digests[-1] != digest:
                 raise ImportAltered(why="it changes while it is read")
             for line, first_line in names.duplicates():
@@ -204,7 +196,8 @@ class UserImports:
                 "import": str(begun.id),
                 "users": begun.total,
             }
-            await db.audit.add(Event(Action.IMPORT_STARTED, order.actor, order.client, detail=detail), at=now)
+            client = replace(order.client, request_id=begun.id)
+            await db.audit.add(Event(Action.IMPORT_STARTED, order.actor, client, detail=detail), at=now)
             await db.commit()
         log.info(Action.IMPORT_STARTED, id=str(begun.id), users=begun.total)
         return begun
@@ -218,12 +211,13 @@ class UserImports:
         """
         done = begun
         digests = iter(checked.digests)
-        async for batch in self._parsed(order, begun.lines_done, check_hash=_unchecked):
-            if batch.raw.digest != next(digests, None):
-                raise ImportAltered(why="it changes while it is read")
-            last = batch.raw.position >= order.file.size
-            done = await self._write_batch(order, done, batch, last=last)
-            order.told("importing", done.users + done.skipped, done.total)
+        async with aclosing(self._parsed(order, begun.lines_done, check_hash=_unchecked)) as batches:
+            async for batch in batches:
+                if batch.raw.digest != next(digests, None):
+                    raise ImportAltered(why="it changes while it is read")
+                last = batch.raw.position >= order.file.size
+                done = await self._write_batch(order, done, batch, last=last)
+                order.told("importing", done.users + done.skipped, done.total)
         log.info(Action.IMPORT_FINISHED, id=str(done.id), users=done.users, skipped=done.skipped)
         return done
 
@@ -241,19 +235,19 @@ class UserImports:
                     raise
                 await asyncio.sleep(pause)
                 pause *= 2
-                if (found := await self._find_written(former)) is not None:
+                if (found := await self._find_written(former, batch)) is not None:
                     return found
         raise AssertionError
 
-    async def _find_written(self, former: UserImport) -> UserImport | None:
-        """The row, if it has moved: nobody else holds the file, so it was our commit."""
+    async def _find_written(self, former: UserImport, batch: _Batch) -> UserImport | None:
+        """The row, if the batch stands in it: nobody else holds the file, so it was our commit."""
         try:
             async with self._database.begin() as db:
                 found = await db.user_imports.find(former.digest)
         except Unavailable:
             return None
-        moved = found is not None and (found.lines_done, found.finished_at) != (former.lines_done, None)
-        return found if moved else None
+        written = found is not None and found.lines_done == batch.raw.last and found != former
+        return found if written else None
 
     async def _write_once(self, order: _Order, former: UserImport, batch: _Batch, *, last: bool) -> UserImport:
         async with self._database.begin() as db:
@@ -284,7 +278,7 @@ class UserImports:
 
     async def _parsed(
         self, order: _Order, after: int, *, check_hash: Callable[[str], Reason | None]
-    ) -> AsyncIterator[_Batch]:
+    ) -> AsyncGenerator[_Batch]:
         """Each batch is read in a thread while the database works on the one before it."""
         async with self._database.begin() as db:
             now = await db.now()
@@ -302,6 +296,20 @@ class UserImports:
         finally:
             # The thread reads the file, which is closed next.
             await asyncio.wait([coming])
+
+
+def _look_at(batch: _Batch, taken: set[str], checked: Checked, names: NameSpill) -> None:
+    for line, faulty in batch.faults:
+        _note(checked.faults, line, faulty)
+    for line, entry in batch.entries:
+        if entry.key in taken:
+            checked.faults.add(line, Field.USERNAME, Reason.TAKEN)
+        names.add(entry.key, line)
+        checked.admins += entry.role is Role.ADMIN
+        checked.disabled += entry.disabled
+        checked.without_password += entry.password_hash is None
+    checked.total += len(batch.entries) + len(batch.faults)
+    checked.digests.append(batch.raw.digest)
 
 
 def _parse(raw: RawBatch, order: _Order, check_hash: Callable[[str], Reason | None], now: Any) -> _Batch:
@@ -349,7 +357,7 @@ async def _add(db: UnitOfWork, order: _Order, entries: Sequence[Entry], done: Us
             "skipped": done.skipped,
             "users": done.users,
         }
-        await db.audit.add(Event(Action.IMPORT_FINISHED, order.actor, order.client, detail=detail), at=now)
+        await db.audit.add(Event(Action.IMPORT_FINISHED, order.actor, client, detail=detail), at=now)
 
 
 def _note(faults: FaultLog, line: int, faulty: LineFaulty) -> None:

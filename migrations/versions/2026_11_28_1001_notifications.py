@@ -4,7 +4,7 @@ The outbox of what the owners of accounts are to be told, and the scope by which
 Why: whoever did not change their password must learn that somebody did. Rota sends no mail: it writes down, with the
 change, that there is something to tell, and another program tells it.
 Locks: none but on the new table; ACCESS EXCLUSIVE on api_clients for a moment: a constraint that is not checked yet,
-in the place of a narrower one. Checking it takes SHARE UPDATE EXCLUSIVE.
+in the place of a narrower one. It is checked in the same transaction, and the table has a handful of rows.
 How long: milliseconds.
 Back: drops the table, with what was not told yet, and takes the scope from the clients that have it.
 """

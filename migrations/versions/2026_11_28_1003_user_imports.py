@@ -4,7 +4,8 @@ How far each import of users has come.
 Why: an import of millions is a transaction a batch, and goes on where it was broken off.
 Locks: none on anything that exists.
 How long: milliseconds.
-Back: drops the table; an import that was broken off cannot be gone on with then.
+Back: drops the table; an import that was broken off cannot be gone on with then. 0.1.0 cannot verify hashes that are
+not Argon2's: what was imported signs in there only after it has signed in here.
 """
 
 from collections.abc import Sequence

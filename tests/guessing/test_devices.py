@@ -69,10 +69,17 @@ def test_of_whom_and_when() -> None:
 
 
 def statements_of(town: Town) -> list[str]:
-    """What the first server's pool sends from now on."""
+    """What the first server sends from now on, in units of work and alone."""
     sent: list[str] = []
-    engine: Any = town.services.database._engine.sync_engine
-    event.listen(engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    database: Any = town.services.database
+    event.listen(database._engine.sync_engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    alone = database._lane.fetch_one
+
+    async def fetch_one(statement: str, arguments: tuple[object, ...]) -> Any:
+        sent.append(statement)
+        return await alone(statement, arguments)
+
+    database._lane.fetch_one = fetch_one
     return sent
 
 
@@ -111,8 +118,8 @@ async def test_nothing_is_written_for_a_known_device(town: Town) -> None:
     assert not [one for one in sent if "throttle" in one and not one.lstrip().startswith("SELECT")]
     assert len([one for one in sent if "throttle" in one]) == 1
     verbs = [one.split()[0] for one in sent]
-    # find; lock the user, the time, the time again, the session with its event
-    assert verbs == ["SELECT", "SELECT", "SELECT", "SELECT", "WITH"], sent
+    # find; lock the user, the time, the session with its event
+    assert verbs == ["SELECT", "SELECT", "SELECT", "WITH"], sent
 
 
 async def test_own_failures_of_a_known_device(town: Town) -> None:

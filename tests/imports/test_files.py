@@ -40,12 +40,14 @@ async def test_csv_from_the_heading_to_the_trail(own_sql: asyncpg.Connection, tm
     assert not any(row["must_change_password"] for row in rows)
     events = await own_sql.fetch("SELECT * FROM audit_events WHERE request_id = $1::uuid ORDER BY seq", done["id"])
     assert [(row["action"], row["actor_kind"]) for row in events] == [
+        ("import.started", "system"),
         ("user.created", "system"),
         ("user.created", "system"),
         ("user.created", "system"),
         ("user.disabled", "system"),
+        ("import.finished", "system"),
     ]
-    told = {str(row["subject_id"]): row["detail"] for row in events[:3]}
+    told = {str(row["subject_id"]): row["detail"] for row in events[1:4]}
     assert [told[str(row["id"])] for row in rows] == [f'{{"role":"{row["role"]}"}}' for row in rows]
     around = await own_sql.fetch("SELECT action, detail FROM audit_events WHERE action LIKE 'import.%' ORDER BY seq")
     assert [row["action"] for row in around] == ["import.started", "import.finished"]
@@ -189,19 +191,21 @@ async def test_a_heading_that_cannot_be_taken(
 async def test_one_report_of_all_that_is_wrong(own_sql: asyncpg.Connection, tmp_path: Path, rota: Rota) -> None:
     """Every faulty line, in order, every field of it; to a person fifty, to a program all; never a hash or a name."""
     secret = "5f4dcc3b5aa765d61d8327deb882cf99"
+    odd = f"$scram$4096$c2FsdHNhbHQ$sha-1=c2FsdHNhbHQ,{secret}=c2FsdHNhbHQ"  # passlib would say it aloud
     rows = [["ada", HASH, "user", ""], *([f"somebody-{n}", secret, "root", "maybe"] for n in range(100))]
-    file = csv_of(tmp_path / "users.csv", [*rows, ["ADA", "", "", ""]])
+    file = csv_of(tmp_path / "users.csv", [*rows, ["ben", f'"{odd}"', "", ""], ["ADA", "", "", ""]])
     told = await rota("import", file, "--json", code=Exit.CHECK_FAILED)
-    assert (told["written"], told["faulty_lines"], told["fault_count"]) == (False, 101, 301)
+    assert (told["written"], told["faulty_lines"], told["fault_count"]) == (False, 102, 302)
+    assert told["faults"][-2] == {"line": 103, "field": "password_hash", "reason": "hash_malformed"}
     assert told["faults"][:3] == [
         {"line": 3, "field": "password_hash", "reason": "hash_unsafe"},
         {"line": 3, "field": "role", "reason": "unknown_role"},
         {"line": 3, "field": "disabled", "reason": "not_a_boolean"},
     ]
-    assert told["faults"][-1] == {"line": 103, "field": "username", "reason": "duplicate", "first_line": 2}
+    assert told["faults"][-1] == {"line": 104, "field": "username", "reason": "duplicate", "first_line": 2}
     said = await rota("import", file, code=Exit.CHECK_FAILED)
     assert said.stdout.splitlines()[0] == "line 3: password_hash: hash_unsafe"
-    assert said.stdout.splitlines()[-1] == "and 251 more; --json tells of all"
+    assert said.stdout.splitlines()[-1] == "and 252 more; --json tells of all"
     assert "Nothing was written" in said.stderr
     for text in (json.dumps(told), said.stdout, said.stderr):
         assert secret not in text

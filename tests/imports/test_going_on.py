@@ -16,6 +16,7 @@ from app.domain.errors import ImportAltered, ImportRunning, Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.users import Role
 from app.services import user_imports
+from app.services.import_files import ImportFile
 from tests.cli.test_cli import ROTA
 from tests.conftest import PASSWORD, OwnDatabase, client_at
 from tests.imports.conftest import HASH, Bring, Rota, count_users, csv_of, faults_of, many, settings_of
@@ -192,6 +193,17 @@ async def test_a_file_that_changes_while_it_is_written_stops_there(
     with pytest.raises(ImportAltered):
         await bring(file, size=30)
     assert await count_users(own_sql) in {60, 90}
+
+
+async def test_a_file_that_grew_since_it_was_opened(tmp_path: Path) -> None:
+    """What was read for its digest is what the import is of, to the last line."""
+    path = many(tmp_path / "users.csv", 10)
+    with ImportFile(path) as file:
+        with path.open("ab") as more:
+            more.write(b"one-more,,,\r\n")
+        file.digest()
+        assert file.size == path.stat().st_size
+        assert [batch.position >= file.size for batch in file.batches(after=0, size=4)] == [False, False, True]
 
 
 async def test_a_name_taken_meanwhile_is_left_out_and_told(

@@ -4,6 +4,8 @@ import base64
 import contextlib
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,13 @@ REFUSED = {
     "scrypt, N no power of two": ("scrypt:1000:8:1$salt$" + "ab" * 64, "hash_malformed"),
     "2,000 characters": ("$2b$12$" + "a" * 2000, "hash_malformed"),
     "a space": ("$2b$12$" + "a" * 52 + " ", "hash_malformed"),
+    "argon2 of fewer than 8 blocks a lane": (
+        "$argon2id$v=19$m=8,t=1,p=16$c2FsdHNhbHQ$" + "A" * 43,
+        "hash_malformed",
+    ),
+    "scrypt of too small blocks": ("$scrypt$ln=16,r=1,p=1$c2FsdHNhbHQ$" + "A" * 43, "hash_malformed"),
+    "SCRAM with a digest of no name": ("$scram$4096$c2FsdHNhbHQ$U2VjcmV0=c2FsdHNhbHQ", "hash_malformed"),
+    "SCRAM without digest": ("$scram$4096$c2FsdHNhbHQ$U2VjcmV0RGlnZXN0", "hash_malformed"),
     "argon2 of 4 GiB": ("$argon2id$v=19$m=4194304,t=3,p=4$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
     "argon2 of 4 billion passes": ("$argon2id$v=19$m=8,t=4294967295,p=1$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
     "argon2 of 16 million lanes": (
@@ -226,6 +235,7 @@ REFUSED = {
     "scrypt of few steps and large blocks": ("$scrypt$ln=1,r=524288,p=1$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
     "scrypt p=65536": ("$scrypt$ln=10,r=8,p=65536$c2FsdHNhbHQ$" + "A" * 43, "hash_too_costly"),
     "Werkzeug scrypt": ("scrypt:1048576:8:1$salt$" + "ab" * 64, "hash_too_costly"),
+    "sha256_crypt": ("$5$rounds=700001$saltsalt$" + "a" * 42 + "1", "hash_too_costly"),
     "sha512_crypt": ("$6$rounds=99999999$saltsalt$" + "a" * 85 + "1", "hash_too_costly"),
     "sun_md5_crypt": ("$md5,rounds=4000000000$saltsalt$$" + "." * 22, "hash_too_costly"),
     "phpass of 2^21": ("$P$J" + "saltsalt" + "." * 22, "hash_too_costly"),
@@ -251,10 +261,56 @@ def hasher() -> Iterator[PasswordHasher]:
 
 @pytest.mark.parametrize("text", [each[0] for each in REFUSED.values()], ids=REFUSED.keys())
 async def test_what_lies_in_the_table_nevertheless_is_nobodys_password(text: str, hasher: PasswordHasher) -> None:
-    """Put there by hand, it costs no more than a hash of ours, and is wrong: never an error, never right."""
+    """Put there by hand, it is wrong: never an error, never right."""
     assert not await hasher.verify(PASSWORD, text)
     assert not await hasher.verify(text, text)
     assert hasher.is_outdated(text)
+
+
+LACKING = """
+import resource, sys
+from app.domain.errors import TooBusy
+from app.security.password_hashes import PasswordHashes
+hashes = PasswordHashes(memory_kib=19_456, passes=2, lanes=1)
+ours = hashes.hash("a password of ours")
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, used + 2**20))
+for work in (lambda: hashes.verify("x", sys.argv[1]), lambda: hashes.verify("x", ours), lambda: hashes.hash("x"),
+             lambda: hashes.verify("x", "no hash")):
+    try:
+        print(work())
+    except TooBusy:
+        print("busy")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by the size of the address space")
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("$argon2id$v=19$m=65536,t=1,p=1$c2FsdHNhbHQ$" + "A" * 43, id="argon2"),
+        pytest.param("$scrypt$ln=15,r=8,p=1$c2FsdHNhbHQ$" + "A" * 43, id="scrypt"),
+    ],
+)
+def test_without_memory_nothing_is_said_of_the_password(text: str) -> None:
+    """503, as in any other storm: not wrong, which would count against its owner, and not broken."""
+    done = subprocess.run([sys.executable, "-c", LACKING, text], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["busy"] * 4
+
+
+@pytest.mark.parametrize("kind", ["sha512_crypt", "md5_crypt"])
+async def test_a_wrong_guess_at_a_quick_kind_takes_a_hash_of_ours_besides(
+    kind: str, monkeypatch: pytest.MonkeyPatch, hasher: PasswordHasher
+) -> None:
+    """Or its owner would be told apart from a user whom nobody knows; a right one needs none."""
+    asked: list[None] = []
+    context: Any = hasher._context
+    monkeypatch.setattr(context._ours, "dummy_verify", lambda: asked.append(None))
+    monkeypatch.setattr(context, "_seconds", 60.0)
+    assert await hasher.verify(PASSWORD, by(kind))
+    assert not asked
+    assert not await hasher.verify("another password", by(kind))
+    assert len(asked) == 1
 
 
 @pytest.mark.case(38)

@@ -80,7 +80,7 @@ async def copies(sql: asyncpg.Connection, session_id: UUID, count: int) -> list[
 
 
 class Reads:
-    """How many single statements the hot lanes have run; the only ones that verification could run."""
+    """How many single statements the hot lanes have run that verification could run."""
 
     count = 0
 
@@ -90,7 +90,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     reads, fetch_one = Reads(), Lane.fetch_one
 
     async def counted(lane: Lane, statement: str, arguments: tuple[object, ...]) -> Any:
-        reads.count += 1
+        reads.count += "address_throttle" not in statement  # what a sign-in looks up
         return await fetch_one(lane, statement, arguments)
 
     monkeypatch.setattr(Lane, "fetch_one", counted)

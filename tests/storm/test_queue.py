@@ -113,6 +113,18 @@ async def test_the_queue_learns_how_long_hashes_take() -> None:
         assert hasher._seconds < 0.1
 
 
+async def test_one_dear_hash_does_not_speak_for_the_next() -> None:
+    """A kind that somebody brought along may take seconds; newcomers are not sent away for it."""
+    work = Work()
+    with hasher_at(work, threads=1) as hasher:
+        hasher._seconds = 0.02
+        hasher._learn(4.0)
+        assert hasher._seconds < 0.03
+        for _ in range(50):
+            hasher._learn(1.0)
+        assert hasher._seconds > 0.9
+
+
 async def test_a_client_that_leaves_is_not_hashed_for() -> None:
     """Out of the queue at once, which makes room; of those with a turn, who runs already runs to the end."""
     work, clients = Work(), [Asker() for _ in range(7)]
