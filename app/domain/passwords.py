@@ -137,6 +137,8 @@ def _why_guessable(
     password: str, blocklist: Blocklist, names: Mapping[PasswordReason, frozenset[str]]
 ) -> PasswordReason | None:
     folded = fold(password)
+    if len(password) > CHARACTERS_MAXIMUM and _period(folded) <= CHARACTERS_MAXIMUM // 2:
+        password = password[:CHARACTERS_MAXIMUM]  # the same over and over, of which more is no other
     if len(password) > CHARACTERS_MAXIMUM:
         dominating = (reason for reason, own in names.items() if _is_little_more(folded, own))
         return next(dominating, PasswordReason.COMMON if _is_listed(folded, blocklist) else None)
@@ -152,6 +154,11 @@ def _why_guessable(
     if Part.WORD in guess.parts or _is_listed(folded, blocklist):
         return PasswordReason.COMMON
     return PasswordReason.SEQUENCE if Part.RUN in guess.parts else PasswordReason.REPETITIVE
+
+
+def _period(text: str) -> int:
+    """After how many characters it begins again, the last time perhaps not to its end; its length if it never does."""
+    return next((n for n in range(1, len(text)) if text.startswith(text[n:])), len(text))
 
 
 def _is_listed(folded: str, blocklist: Blocklist) -> bool:

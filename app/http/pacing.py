@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.errors import TooBusy
-from app.http.bodies import Kind
+from app.http.bodies import BODY_SECONDS, FORM_FIELDS_MAXIMUM, Kind
 from app.http.errors import answer_rota_error
 from app.http.protocol import ASKER
 from app.security.asker import Asker
@@ -31,7 +31,7 @@ _SIGN_IN: Final = "rota.sign_in"  # in a request's scope: whether it is known to
 
 class _Asked(Enum):
     SIGN_IN = auto()
-    REFRESH = auto()
+    NO_HASH = auto()  # a refresh, or a client's own token
     OTHER = auto()
 
 
@@ -60,14 +60,18 @@ class Pacing:
         if not _is_form(scope):
             await self._turn()
             return receive
-        first = await receive()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                first = await receive()
+        except TimeoutError:
+            return _too_slow
         again: list[Message] = [first]
 
         async def receive_again() -> Message:
             return again.pop() if again else await receive()
 
         asked = _asked_for(first)
-        if asked is not _Asked.REFRESH:
+        if asked is not _Asked.NO_HASH:
             await self._turn()
         scope[_SIGN_IN] = asked is _Asked.SIGN_IN
         return receive_again
@@ -113,6 +117,11 @@ class Admission:
         await self._app(scope, receive, send)
 
 
+async def _too_slow() -> Message:
+    """Whoever reads the body has waited as long as it may."""
+    raise TimeoutError
+
+
 def _is_form(scope: Scope) -> bool:
     """Whether the body is a form that comes without being asked for (RFC 9110 section 10.1.1)."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -123,10 +132,13 @@ def _is_form(scope: Scope) -> bool:
 
 def _asked_for(first: Message) -> _Asked:
     """What a whole form is, as far as it says so once; a second `grant_type`, however written, is refused later."""
-    fields = [] if first.get("more_body", False) else first.get("body", b"").split(b"&")
+    body: bytes = first.get("body", b"")
+    if first.get("more_body", False) or body.count(b"&") >= FORM_FIELDS_MAXIMUM:
+        return _Asked.OTHER
+    fields = body.split(b"&")
     match [field for field in fields if field.startswith(b"grant_type=")]:
-        case [b"grant_type=refresh_token"]:
-            return _Asked.REFRESH
+        case [b"grant_type=refresh_token"] | [b"grant_type=client_credentials"]:
+            return _Asked.NO_HASH
         case [b"grant_type=password"]:
             return _Asked.SIGN_IN
         case [] if any(field.startswith(b"password=") for field in fields):  # what `POST /token` is for

@@ -68,6 +68,7 @@ class PasswordPolicy:
         self._breached = breached
         self._blocklist: Blocklist | None = None
         self._loading = Lock()
+        self._turn = asyncio.Semaphore(1)
 
     def load(self) -> Blocklist:
         """The lists, loaded once: some 50 ms and 14 MB. Not on the event loop."""
@@ -80,14 +81,16 @@ class PasswordPolicy:
         """
         The canonical form of a password that this user may set.
 
-        Off the event loop: it takes some milliseconds, and reads a file where there is a collection of stolen ones.
+        Off the event loop, since it takes some milliseconds, and reads a file where there is a collection of stolen
+        ones; one after another, since it is Python all the time, and many threads of it hold up the event loop.
 
         Raises:
             PasswordRefused: it may not be set.
             Unavailable: the collection of stolen ones cannot be read now; none is set unseen.
         """
         try:
-            return await asyncio.to_thread(self._check, new, username)
+            async with self._turn:
+                return await asyncio.to_thread(self._check, new, username)
         except OSError as unreadable:
             raise Unavailable(why="the collection of stolen passwords cannot be read") from unreadable
 

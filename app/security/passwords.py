@@ -166,8 +166,7 @@ class PasswordHasher:
         turn: asyncio.Future[str | None] = loop.create_future()
 
         def give_up(why: str) -> None:
-            if turn in self._queue:
-                del self._queue[turn]
+            if self._queue.pop(turn, turn) is None and not turn.done():
                 turn.set_result(why)
 
         self._queue[turn] = None
@@ -195,8 +194,9 @@ class PasswordHasher:
         self._turns -= 1
         while self._queue and self._turns < self._places:
             following, _ = self._queue.popitem(last=False)
-            following.set_result(None)
-            self._turns += 1
+            if not following.done():  # or cancelled a moment ago
+                following.set_result(None)
+                self._turns += 1
 
     async def _run(self, work: Callable[[], T]) -> T:
         turn = _turn.get()
@@ -206,7 +206,6 @@ class PasswordHasher:
         if turn.over:  # a second hash, of somebody who is not sent away after the first
             turn.over, turn.waited = False, 0.0
             self._turns += 1
-        turn.hashing = True
         client, asked = asker.get(), time.perf_counter()
 
         def work_in_turn() -> T:
@@ -219,8 +218,12 @@ class PasswordHasher:
             finally:
                 self._learn(time.perf_counter() - began)
 
+        try:
+            future = self._pool.submit(work_in_turn)
+        except RuntimeError:  # no more threads to be had, or none any more
+            raise TooBusy(why="no thread for a hash") from None
+        turn.hashing = True
         self._pending += 1
-        future = self._pool.submit(work_in_turn)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: self._leave(loop, turn))
         return await asyncio.wrap_future(future)

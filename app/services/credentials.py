@@ -156,6 +156,7 @@ class Credentials:
         if token is None:
             log.info("password_token.noise")
             raise PasswordTokenRejected(why="noise")
+        self._hasher.admit()
         found = await self._look(token, client)
         canonical = await self._policy.check(new, username=found.username)
         password_hash = await self._hasher.hash(canonical)

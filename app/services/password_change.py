@@ -30,11 +30,13 @@ class PasswordChange:
         Set a new password and end all other sessions in the same transaction; how many ended.
 
         Raises:
+            TooBusy: too many passwords wait for hashing.
             PasswordRefused: the new one may not be set.
             TooManyAttempts: the current one was not looked at, after too many that were wrong.
             InvalidCredentials: the current one is wrong, or was changed by somebody else meanwhile.
             AccessTokenRejected: the session ended meanwhile.
         """
+        self._hasher.admit()
         async with self._database.begin() as db:
             user = await db.users.find(caller.user_id)
         canonical = await self._policy.check(new, username=user.username if user else "")

@@ -60,6 +60,7 @@ class Users:
         """
         if not self._registration_open:
             raise RegistrationClosed
+        self._hasher.admit()
         async with self._throttling.admit_address(client):
             return await self.create(username, password, role=Role.USER, actor=None, client=client)
 

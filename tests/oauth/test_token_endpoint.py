@@ -368,16 +368,16 @@ async def test_widening_spends_nothing(
 async def test_a_refresh_is_for_the_same_audience_whatever_is_asked_for(
     http: httpx2.AsyncClient, make_client: MakeKnown, somebody: Somebody
 ) -> None:
-    """Nothing here knows other ones, so the word is passed over (RFC 6749 section 3.2), and the token is none of them."""
+    """Nothing here knows other ones, so the word is passed over (RFC 6749 section 3.2)."""
     known = await make_app(make_client)
     tokens = await sign_in(http, known, somebody)
-    claims = {"verify_signature": False, "verify_aud": False}
-    before = pyjwt.decode(tokens["access_token"], options=claims)["aud"]
+    unverified: Any = {"verify_signature": False, "verify_aud": False}
+    before = pyjwt.decode(tokens["access_token"], options=unverified)["aud"]
     refresh = tokens["refresh_token"]
     for word in ("audience", "resource"):
         asked = {"grant_type": "refresh_token", "refresh_token": refresh, word: "https://other.example"}
         answer = (await ask(http, known, **asked)).json()
-        assert pyjwt.decode(answer["access_token"], options=claims)["aud"] == before
+        assert pyjwt.decode(answer["access_token"], options=unverified)["aud"] == before
         refresh = answer["refresh_token"]
 
 

@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.domain.errors import TooBusy
+from app.http import pacing
 from app.http.pacing import Admission, Pacing
 from app.http.protocol import ASKER
 
@@ -61,8 +62,8 @@ REFRESH = form(grant_type="refresh_token", refresh_token="c")
 async def test_one_begins_in_a_turn_of_the_loop() -> None:
     """However many come at once; each has its whole body."""
     application = Application()
-    pacing = Pacing(application)
-    tasks = [asyncio.create_task(asking(pacing, str(number), SIGN_IN)) for number in range(20)]
+    pace = Pacing(application)
+    tasks = [asyncio.create_task(asking(pace, str(number), SIGN_IN)) for number in range(20)]
     seen = [0]
     while len(application.begun) < 20:
         await asyncio.sleep(0)
@@ -71,7 +72,7 @@ async def test_one_begins_in_a_turn_of_the_loop() -> None:
     await asyncio.gather(*tasks)
     assert application.begun == [str(number) for number in range(20)]
     assert application.bodies == [SIGN_IN] * 20
-    await asking(pacing, "late", SIGN_IN)
+    await asking(pace, "late", SIGN_IN)
     assert application.begun[-1] == "late"
 
 
@@ -80,16 +81,17 @@ async def test_one_begins_in_a_turn_of_the_loop() -> None:
     [
         pytest.param(REFRESH, "/token", id="a refresh"),
         pytest.param(form(refresh_token="c", grant_type="refresh_token"), "/oauth2/token", id="by a client"),
+        pytest.param(form(grant_type="client_credentials", client_id="x"), "/oauth2/token", id="a client's own token"),
         pytest.param(SIGN_IN, "/refresh", id="another route"),
     ],
 )
 async def test_what_does_not_wait(body: bytes, path: str) -> None:
     """Begun at once, while a hundred wait."""
     application = Application()
-    pacing = Pacing(application)
-    tasks = [asyncio.create_task(asking(pacing, "storm", SIGN_IN)) for _ in range(100)]
+    pace = Pacing(application)
+    tasks = [asyncio.create_task(asking(pace, "storm", SIGN_IN)) for _ in range(100)]
     await asyncio.sleep(0)
-    await asking(pacing, "at once", body, path=path)
+    await asking(pace, "at once", body, path=path)
     assert len(application.begun) < 5
     assert "at once" in application.begun
     await asyncio.gather(*tasks)
@@ -103,26 +105,48 @@ async def test_what_does_not_wait(body: bytes, path: str) -> None:
         pytest.param(b"agrant_type=refresh_token", id="another field"),
         pytest.param(b"grant_type=refresh%5Ftoken", id="written otherwise"),
         pytest.param(b"grant_type=refresh_token2", id="another grant"),
+        pytest.param(b"grant_type=refresh_token" + b"&" * 65_000, id="more fields than a form may have"),
         pytest.param(b"", id="nothing"),
     ],
 )
 async def test_what_is_no_refresh_waits(body: bytes) -> None:
     """Nobody passes the others by a word in the body."""
     application = Application()
-    pacing = Pacing(application)
-    tasks = [asyncio.create_task(asking(pacing, "storm", SIGN_IN)) for _ in range(50)]
+    pace = Pacing(application)
+    tasks = [asyncio.create_task(asking(pace, "storm", SIGN_IN)) for _ in range(50)]
     await asyncio.sleep(0)
-    await asking(pacing, "this", body)
+    await asking(pace, "this", body)
     assert application.begun.index("this") == 50
     assert application.bodies[-1] == body.replace(b"\n", b"")
     await asyncio.gather(*tasks)
 
 
+async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its route says so as ever, and does not wait once more."""
+    monkeypatch.setattr(pacing, "BODY_SECONDS", 0.01)
+    said: list[str] = []
+
+    async def application(_: Scope, receive: Receive, __: Send) -> None:
+        with pytest.raises(TimeoutError):
+            await receive()
+        said.append("too slow")
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(_: Message) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": "/token", "headers": [FORM]}
+    await asyncio.wait_for(Pacing(application)(scope, receive, send), 30)
+    assert said == ["too slow"]
+
+
 async def test_cancelled_while_waiting() -> None:
     """As the server stops: the others go on."""
     application = Application()
-    pacing = Pacing(application)
-    tasks = [asyncio.create_task(asking(pacing, str(number), SIGN_IN)) for number in range(10)]
+    pace = Pacing(application)
+    tasks = [asyncio.create_task(asking(pace, str(number), SIGN_IN)) for number in range(10)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     for number in (3, 4, 9):
@@ -139,7 +163,7 @@ async def test_who_leaves_while_waiting_has_left() -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         told.append(scope["state"][ASKER].left)
 
-    pacing = Pacing(application)
+    pace = Pacing(application)
     scopes: list[Scope] = [
         {"type": "http", "method": "POST", "path": "/token", "headers": [FORM], "state": {}} for _ in range(3)
     ]
@@ -149,7 +173,7 @@ async def test_who_leaves_while_waiting_has_left() -> None:
 
     async def send(message: Message) -> None: ...
 
-    tasks = [asyncio.create_task(pacing(scope, receive, send)) for scope in scopes]
+    tasks = [asyncio.create_task(pace(scope, receive, send)) for scope in scopes]
     await asyncio.sleep(0)
     scopes[2]["state"][ASKER].leave()
     await asyncio.gather(*tasks)

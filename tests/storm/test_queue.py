@@ -211,6 +211,52 @@ async def test_cancelled_as_its_turn_comes() -> None:
         await until(lambda: hasher._turns == 0)
 
 
+async def test_a_turn_ends_beside_cancellations() -> None:
+    """All in one pass of the loop, as at a deadline: nobody gets another error, and the place is handed on."""
+    work = Work()
+    work.may_end.set()
+    with hasher_at(work, threads=1) as hasher:
+
+        async def hold() -> None:
+            async with hasher.turn():
+                await asyncio.sleep(60)
+
+        holding = [asyncio.create_task(hold()) for _ in range(3)]
+        client = Asker()
+
+        async def ask() -> bool:
+            asker.set(client)
+            return await hasher.verify(PASSWORD, None)
+
+        await settle()
+        waiting = [*verify_many(hasher, 1), asyncio.create_task(ask()), *verify_many(hasher, 1)]
+        await settle()
+        for task in (*holding[:2], *waiting[:2]):
+            task.cancel()
+        client.leave()
+        done = await asyncio.gather(*holding[:2], *waiting[:2], return_exceptions=True)
+        assert [type(one) for one in done] == [asyncio.CancelledError] * 4
+        await asyncio.wait_for(waiting[2], 30)
+        holding[2].cancel()
+        await until(lambda: hasher._turns == 0 and not hasher._queue)
+
+
+async def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 as long as that lasts, and no turn is lost."""
+    work = Work()
+    work.may_end.set()
+    with hasher_at(work, threads=1) as hasher:
+
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            assert await outcomes(verify_many(hasher, 5)) == ["TooBusy"] * 5
+        assert (hasher._turns, hasher._pending) == (0, 0)
+        await hasher.verify(PASSWORD, None)
+
+
 async def test_a_thread_that_is_busy_for_nobody() -> None:
     """Whoever was cancelled while being hashed for keeps their turn until the thread is done."""
     work = Work()
