@@ -73,8 +73,10 @@ def named_session_agrees(request: Request, cookie: str, refresh_token: str | Non
     token tells that the cookie is the other's by now.
 
     Raises:
-        CredentialsDisagree: one of them is not; nothing was done.
+        CredentialsDisagree: one of them is not, or there are several of a kind; nothing was done.
     """
+    if len(request.headers.getlist("authorization")) > 1:
+        raise CredentialsDisagree(why="authorization twice")
     try:
         bearer = bearer_token(request)
     except AccessTokenRejected:  # of another scheme: a proxy's before us perhaps

@@ -16,14 +16,15 @@ from app.api.parameter_texts import PARAMETERS
 from app.domain import errors
 from app.http import errors as http_errors
 from app.http import oauth_errors
+from app.http.urls import ANSWERS_ITSELF
 
 Json = dict[str, Any]
 Kinds = Iterable[type[errors.RotaError]]
 
 DESCRIPTION: Final = """\
 Errors are problem documents (RFC 9457) with a stable `code` and the `request_id`; those of `/oauth2/*` are as RFC 6749
-section 5.2 has them. A request whose head is larger than 64 KiB or takes more than ten seconds is answered 431 or 408
-without a body; a path that is not here 404; a method that is not here 405.
+section 5.2 has them. A request whose head is larger than 64 KiB or takes more than ten seconds is answered 431 or 408,
+and the connection ends; a path that is not here 404; a method that is not here 405.
 """
 
 USER: Final = "OAuth2PasswordBearer"
@@ -143,7 +144,8 @@ class DocumentedApi(FastAPI):
 def refusals_of(route: APIRoute, operation: Json) -> list[type[errors.RotaError]]:
     """Everything that a route may answer instead of what it is for."""
     stated = operation.get("x-refuses", [])
-    return list(dict.fromkeys([*_derived(route, operation), *(_named(name) for name in stated), *_ALWAYS]))
+    always = _ALWAYS if route.path == ANSWERS_ITSELF else (http_errors.CredentialInUrl, *_ALWAYS)
+    return list(dict.fromkeys([*_derived(route, operation), *(_named(name) for name in stated), *always]))
 
 
 def _derived(route: APIRoute, operation: Json) -> Iterator[type[errors.RotaError]]:

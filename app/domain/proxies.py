@@ -31,7 +31,14 @@ _PORT_DIGITS: Final = 5
 _MAPPED_BITS: Final = 96  # of ::ffff:0:0/96, before an IPv4 address
 # A network of fewer bits holds so many strangers that to trust it is to trust anybody. 10.0.0.0/8 and fc00::/7, which
 # are private, are the widest that remain.
-_PREFIX_MINIMUM: Final = {4: 8, 6: 7}
+_PREFIX_MINIMUM: Final = {4: 8, 6: 16}
+_PRIVATE: Final = IPv6Network("fc00::/7")
+
+
+def _is_too_wide(network: IpNetwork) -> bool:
+    if isinstance(network, IPv6Network) and network.subnet_of(_PRIVATE):
+        return False
+    return network.prefixlen < _PREFIX_MINIMUM[network.version]
 
 
 class ProxiesInvalid(ValueError):
@@ -139,7 +146,7 @@ def read_proxies(text: str, *, anybody_may: bool) -> TrustedProxies:
         *collapse_addresses(each for each in networks if isinstance(each, IPv4Network)),
         *collapse_addresses(each for each in networks if isinstance(each, IPv6Network)),
     )
-    anybody = ANYBODY in entries or any(each.prefixlen < _PREFIX_MINIMUM[each.version] for each in collapsed)
+    anybody = ANYBODY in entries or any(map(_is_too_wide, collapsed))
     if anybody and not anybody_may:
         raise ProxiesInvalid(
             "this would believe anybody's X-Forwarded-For; name the proxies, or set ROTA_UNSAFE_TRUST_ANY_PROXY=true"

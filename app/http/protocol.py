@@ -19,6 +19,7 @@ URL_BYTES_MAXIMUM: Final = 8192
 # Until a body has come, whether a route reads it or not. Longer than a route that reads it waits, which answers better.
 BODY_SECONDS: Final = 20
 UNREAD_SECONDS: Final = 30
+PIPELINED_MAXIMUM: Final = 8  # requests that wait for the answer to one before them: each is held whole
 
 # In the lifespan's state, each called perhaps more than once:
 DRAINING: Final = "draining"  # the server is about to stop, and still takes what comes
@@ -27,6 +28,13 @@ STOPPING: Final = "stopping"  # it takes nothing new any more
 ASKER: Final = "asker"  # in a request's state: who is to be told when its client leaves
 
 _END: Final = b"\r\n\r\n"
+_SAFE: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cache-Control", "no-store"),
+)
 _FRAMING_BYTES_MAXIMUM: Final = 2**20  # around a body: what 64 KiB in chunks of one byte take, twice
 
 
@@ -37,19 +45,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """
 
     _head_bytes = 0
+    _head_end = b""  # the last bytes of what has come of it
     _in_head = True
     _headers = 0
     _framing_bytes = 0
     _refused = False
+    _deaf = False  # what follows would be in another protocol, which nobody here speaks
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # As after an answer: whoever says nothing at all is not waited for without end.
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refused or self._deaf:
             return
         if self._in_head:
-            end = data.find(_END)  # what comes after it is body, and counted there
-            self._head_bytes += len(data) if end < 0 else end
+            joined = self._head_end + data
+            end = joined.find(_END)  # what comes after it is body, and counted there
+            self._head_bytes += len(data) if end < 0 else max(0, end - len(self._head_end))
+            self._head_end = joined[-3:] if end < 0 else b""
             if self._head_bytes > HEAD_BYTES_MAXIMUM:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
@@ -81,6 +98,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(status)
             return
         super().on_headers_complete()
+        if len(self.pipeline) > PIPELINED_MAXIMUM:
+            self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
+            return
+        if self.parser.should_upgrade():
+            self._deaf = True
+            self.drain()
         self._in_head = False
         self._head_bytes = self._framing_bytes = 0
         self._forget_deadline()
@@ -108,6 +131,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         hosts = sum(name == b"host" for name, _ in self.headers)
         if version not in {"1.0", "1.1"} or hosts > 1 or (hosts == 0 and version == "1.1"):
+            return HTTPStatus.BAD_REQUEST
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]) or (codings and version == "1.0"):
+            return HTTPStatus.BAD_REQUEST
+        has_body = codings or any(name == b"content-length" and value.strip(b" 0") for name, value in self.headers)
+        if has_body and self.parser.should_upgrade():  # httptools would take the body for what follows the upgrade
+            return HTTPStatus.BAD_REQUEST
+        # A fragment, or a name and password: neither belongs there (section 3.2, RFC 9110 section 4.2.4), and the
+        # application would not see what they give away.
+        authority = self.url.partition(b"://")[2].partition(b"/")[0] if not self.url.startswith(b"/") else b""
+        if b"#" in self.url or b"@" in authority:
             return HTTPStatus.BAD_REQUEST
         return None
 
@@ -204,6 +238,7 @@ def _written(status: HTTPStatus) -> bytes:
     body = json.dumps(content, separators=(",", ":"))
     return (
         f"HTTP/1.1 {int(status)} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
-        f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
-        f"Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
+        f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in _SAFE)
+        + f"Connection: close\r\n\r\n{body}"
     ).encode()

@@ -9,13 +9,10 @@ from urllib.parse import unquote_to_bytes
 
 # What a parameter that holds one is called, whatever the spelling: without case, underscores, hyphens, brackets.
 NAMES: Final = frozenset(
-    {
-        b"accesstoken", b"apikey", b"assertion", b"authorization", b"authtoken", b"bearer", b"bearertoken",
-        b"clientassertion", b"clientsecret", b"currentpassword", b"devicetoken", b"idtoken", b"jwt", b"newpassword",
-        b"oldpassword", b"passwd", b"password", b"passwordtoken", b"pwd", b"refreshtoken", b"rotarefresh", b"secret",
-        b"sessiontoken", b"subjecttoken", b"token",
-    }
-)  # fmt: skip
+    {b"apikey", b"assertion", b"authorization", b"bearer", b"clientassertion", b"jwt", b"passwd", b"pwd"}
+)
+# What may stand before it: whose it is.
+ENDINGS: Final = (b"token", b"password", b"passphrase", b"secret", b"rotarefresh", b"rotadevice")
 
 _TOKEN: Final = re.compile(
     rb"rota_[a-z]{2}_[A-Za-z0-9_-]{16}|(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}"
@@ -41,7 +38,8 @@ def holds_credential(path: bytes, query: bytes) -> bool:
     if not query:
         return False
     return any(
-        _TOKEN.search(text) or any(_name(pair) in NAMES for pair in _PAIRS.split(text)) for text in _layers(query)
+        _TOKEN.search(text) or any(_is_named_like_one(_name(pair)) for pair in _PAIRS.split(text))
+        for text in _layers(query)
     )
 
 
@@ -54,6 +52,10 @@ def _layers(text: bytes) -> list[bytes]:
             break
         found.append(decoded)
     return found
+
+
+def _is_named_like_one(name: bytes) -> bool:
+    return name in NAMES or name.endswith(ENDINGS)
 
 
 def _name(pair: bytes) -> bytes:

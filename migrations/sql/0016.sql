@@ -4,8 +4,8 @@
 --             writes down, with the change, that there is something to tell, and another program tells
 --             it.
 --   locks     none but on the new table; ACCESS EXCLUSIVE on api_clients for a moment: a constraint that
---             is not checked yet, in the place of a narrower one. Checking it takes SHARE UPDATE
---             EXCLUSIVE.
+--             is not checked yet, in the place of a narrower one. It is checked in the same transaction,
+--             and the table has a handful of rows.
 --   how long  milliseconds.
 --   rewrites  no table
 --   phase     expand; Rota 0.1.0 and later run on it

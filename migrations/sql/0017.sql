@@ -5,7 +5,9 @@
 --   how long  milliseconds.
 --   rewrites  no table
 --   phase     expand; Rota 0.1.0 and later run on it
---   back      drops the table; an import that was broken off cannot be gone on with then.
+--   back      drops the table; an import that was broken off cannot be gone on with then. 0.1.0 cannot
+--             verify hashes that are not Argon2's: what was imported signs in there only after it has
+--             signed in here.
 
 SET lock_timeout = '1s';
 SET statement_timeout = '5s';

@@ -9,7 +9,7 @@ import pytest
 from app.container import Container
 from app.domain.refresh_token import TOKEN_LENGTH, is_spelled
 from app.domain.users import Role
-from tests.browser.conftest import DEVICE, REFRESH, Browser, MakeName
+from tests.browser.conftest import DEVICE, OWN, REFRESH, Browser, MakeName
 from tests.conftest import PASSWORD, Events, MovableClock, client_at
 
 KEY = {"Idempotency-Key": "0123456789abcdefghijklmnop"}
@@ -307,6 +307,17 @@ async def test_another_authorization_beside_the_cookie(browser: Browser, usernam
     refreshed = await browser.post("/refresh", headers={"Authorization": scheme})
     assert refreshed.json()["session_id"] == told["session_id"]
     assert (await browser.post("/logout", headers={"Authorization": scheme})).json()["ended"] is True
+
+
+async def test_two_authorizations_beside_the_cookie(browser: Browser, username: str) -> None:
+    """Neither is believed, and nothing is done for the cookie either."""
+    told = await browser.sign_in(username)
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.jar.items())
+    twice = [("Authorization", f"Bearer {told['access_token']}")] * 2
+    for path in ("/refresh", "/logout"):
+        answer = await browser.http.post(path, headers=[*OWN.items(), ("Cookie", cookie), *twice])
+        assert (answer.status_code, answer.json()["code"]) == (400, "credentials_disagree")
+    assert await browser.whose(told["access_token"]) == username
 
 
 @pytest.mark.case(18)

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from app import container
 from app.http import middleware
-from app.http.urls import NAMES, holds_credential
+from app.http.urls import ENDINGS, NAMES, holds_credential
 from app.main import create_app
 from app.observability.traces import Traces
 from tests.api.test_sign_in_api import bearer, log_in, register
@@ -41,6 +41,8 @@ def twice(text: str) -> str:
 
 
 QUERIES = [
+    "operator_token=x", "__Host-rota_refresh=x", "__Host-rota_device=x", "user.token=x", "x-access-token=x",
+    "my_refresh_token=x", "login_password=x", "passphrase=x",
     *(f"{name}={MARK}" for name in ("access_token", "refresh_token", "token", "password", "client_secret", "id_token",
                                    "device_token", "password_token", "new_password", "current_password", "secret",
                                    "assertion", "client_assertion", "authorization", "bearer", "api_key", "jwt")),
@@ -56,6 +58,7 @@ QUERIES = [
 PATHS = [f"/{TOKEN}", f"/sessions/{TOKEN}", f"/{TOKEN}/me", f"/me/{jwt()}", f"/me%2f{twice(TOKEN)}",
          f"/admin/users/rota_pt_{'a' * 76}", f"/x/y;a={TOKEN}"]  # fmt: skip
 HARMLESS = [
+    b"tokens=2", b"secretary=x",
     b"", b"limit=1", b"after=" + b"A" * 32, b"prefix=rota_rt", b"user=rota_rt_x", b"scope=token", b"client=token-app",
     b"username_prefix=password", b"role=admin&scope=files.read", b"action=password.changed", b"token_type_hint=x",
     b"after=eyJhbGciOiJFUzI1NiJ9", b"browser=eyJ.x", b"os=Windows%20NT%2010.0", b"%", b"%%%25", b"&&=&", b"=token",
@@ -236,4 +239,4 @@ async def test_the_servers_own_log(port: int, log_path: Path) -> None:
 
 def test_names_are_as_they_are_compared() -> None:
     """A name with another character than these would never be met."""
-    assert all(name.isalnum() and name == name.lower() for name in NAMES)
+    assert all(name.isalnum() and name == name.lower() for name in (*NAMES, *ENDINGS))

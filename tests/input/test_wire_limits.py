@@ -5,6 +5,8 @@ import json
 import time
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from app.http import protocol
 from tests.input.conftest import statuses, talk
@@ -43,6 +45,20 @@ SMUGGLED = [
     pytest.param(post(b"Transfer-Encoding: chunked\r\n", body=b"zz\r\nx\r\n0\r\n\r\n"), id="a chunk of no size"),
     pytest.param(post(b"Transfer-Encoding: chunked\r\n", body=b"f" * 17 + b"\r\n"), id="a chunk beyond numbers"),
     pytest.param(post(b"Transfer-Encoding: chunked\r\n", body=b"1\r\nxx\r\n0\r\n\r\n"), id="a chunk too long"),
+    pytest.param(post(b"Transfer-Encoding: gzip, chunked\r\n", body=b"0\r\n\r\n"), id="a coding and chunked"),
+    pytest.param(
+        b"POST /refresh HTTP/1.0\r\n" + HOST + FORM + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        id="chunked in 1.0",
+    ),
+    pytest.param(
+        post(b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 15\r\n"), id="another protocol after a body"
+    ),
+    pytest.param(
+        post(b"Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", body=b"0\r\n\r\n"),
+        id="another protocol after a chunked body",
+    ),
+    pytest.param(get(b"/livez#rota_rt_x"), id="a fragment"),
+    pytest.param(get(b"http://user:word@rota/livez"), id="a name and a password"),
     pytest.param(post(b"X-A: b\r\n c\r\nContent-Length: 15\r\n"), id="a folded line"),
     pytest.param(post(b"X\x00A: b\r\nContent-Length: 15\r\n"), id="NUL in a name"),
     pytest.param(post(b"X-A: b\x00c\r\nContent-Length: 15\r\n"), id="NUL in a value"),
@@ -68,13 +84,70 @@ async def test_what_two_readers_could_take_for_two_things(port: int, request_: b
     assert b'{"status":"ok"}' not in answer
 
 
+@pytest.mark.parametrize("body", [b"", BODY], ids=["none", "a body that follows"])
+async def test_what_comes_after_an_upgrade_is_nobodys_request(port: int, body: bytes) -> None:
+    """In the same segment or in another one: what was to be spoken there is not spoken here."""
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
+    asked = b"GET /livez HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + length + b"\r\n"
+    hidden = b"GET /openapi.json HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(asked)
+    await writer.drain()
+    answer = await reader.readuntil(b"\r\n\r\n")
+    writer.write(hidden)
+    answer += await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    together = await talk(port, asked + body + hidden)
+    for each in (answer, together):
+        assert statuses(each) == [400 if body else 200]
+        assert b"openapi" not in each
+
+
+async def test_requests_that_wait_for_one_another_are_bounded(port: int) -> None:
+    """A few are answered in their order; thousands in one go are cut off."""
+    few = b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n"
+    answer = await talk(port, few * 7 + NEXT)
+    assert statuses(answer) == [200] * 8
+    assert len(statuses(await talk(port, few * 9000, seconds=25))) <= 9
+
+
+async def test_a_head_whose_end_is_torn(port: int) -> None:
+    """Wherever it is, what follows is body, and counted as that."""
+    body = b"refresh_token=" + b"x" * 65_000
+    head = post(CLOSE, b"Content-Length: %d\r\n" % len(body), body=b"")
+    for torn in (1, 2, 3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head[:-torn])
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(head[-torn:] + body)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert statuses(answer) == [422], torn  # such a token is too long, and not the head
+
+
+async def test_a_connection_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when one would that has said all it had to say."""
+    config = uvicorn.Config(lambda: None, timeout_keep_alive=0)
+    config.load_app()
+    loop, state = asyncio.get_running_loop(), ServerState()
+    server = await loop.create_server(
+        lambda: protocol.BoundedHttpProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    assert await asyncio.wait_for(reader.read(), 20) == b""
+    writer.close()
+    server.close()
+
+
 async def test_refusals_of_the_protocol_are_problems_too(port: int) -> None:
     """With an id, and as safe as the others."""
     head, _, body = (await talk(port, get(b"/" + b"x" * 9000))).partition(b"\r\n\r\n")
     problem = json.loads(body)
     assert problem["status"] == 414
     assert problem["request_id"].encode() in head
-    for line in (b"application/problem+json", b"nosniff", b"no-store", b"Connection: close"):
+    safe = (b"nosniff", b"no-store", b"no-referrer", b"same-origin", b"default-src 'none'")
+    for line in (b"application/problem+json", b"Connection: close", *safe):
         assert line in head
 
 
