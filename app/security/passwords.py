@@ -56,7 +56,8 @@ class PasswordHasher:
 
     The queue is for turns, and a turn may begin with what has to be looked up for the hash: so few at a time have one
     that the threads have just enough to do, and that neither the event loop nor the database sees more of a storm than
-    can be hashed. The threads' priority is low: refreshes are answered beside it as if there were none.
+    can be hashed. The threads' priority is low, so that refreshes go before them; what hashing does to caches and
+    memory slows these down all the same.
 
     Raises:
         TooBusy: from `hash`, `verify` and `turn`, at once, when the queue is full; later only from those who wait
