@@ -25,7 +25,10 @@ from app.container import Container
 from app.domain.api_clients import ApiClient, ClientGrant, ClientScope, NewClient
 from app.domain.events import SYSTEM
 from app.domain.users import Role, User
-from tests.conftest import PASSWORD, SECRET, MovableClock, client_at, make_settings
+from app.repositories.engine import APP
+from app.repositories.logins import make_login
+from tests import postgresql
+from tests.conftest import PASSWORD, SECRET, WORKER, MovableClock, client_at, make_settings
 
 ROOT = Path(__file__).parents[2]
 FORM = "application/x-www-form-urlencoded"
@@ -178,13 +181,20 @@ def free_port() -> int:
         return port
 
 
+@pytest_asyncio.fixture(scope="session")
+async def served_database_url(server_url: str, template_url: str) -> str:
+    """A database for the server alone: its jobs would do what other tests do by hand, while they do it."""
+    url = await postgresql.make_database(server_url, f"rota_served_{WORKER}", template=f"rota_template_{WORKER}")
+    return await make_login(url, "rota_test", role=APP, password="rota_test")
+
+
 @pytest.fixture(scope="session")
-def served_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served_url(served_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`rota serve` with two processes; its issuer is its own address, as metadata demand."""
     port = free_port()
     url, log = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("served") / "log"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROTA_")}
-    environment = {**kept, "ROTA_DATABASE_URL": database_url, "ROTA_SECRETS": SECRET, "ROTA_ISSUER": url}
+    environment = {**kept, "ROTA_DATABASE_URL": served_database_url, "ROTA_SECRETS": SECRET, "ROTA_ISSUER": url}
     words = [str(Path(sys.executable).with_name("rota")), "serve", "--port", str(port), "--workers", "2"]
     with log.open("wb") as output:
         process = subprocess.Popen(words, env=environment, stdout=output, stderr=output, cwd=ROOT)
@@ -212,7 +222,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest_asyncio.fixture
-async def served(served_url: str, database_url: str) -> AsyncIterator[Served]:
-    services = Container.build(make_settings(database_url, issuer=served_url))
+async def served(served_url: str, served_database_url: str) -> AsyncIterator[Served]:
+    services = Container.build(make_settings(served_database_url, issuer=served_url))
     yield Served(served_url, services)
     await services.close()

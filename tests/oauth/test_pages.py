@@ -71,7 +71,7 @@ async def test_the_page_of_the_standard_surface(served: Served) -> None:
     assert said.rpartition("HTTP/1.1")[2].startswith(" 200")
 
 
-async def test_the_page_of_clients(served: Served, database_url: str) -> None:
+async def test_the_page_of_clients(served: Served, served_database_url: str) -> None:
     """A client's life at the command line, and a session that one opens."""
     sso = await served.make_client(scopes=[ClientScope.SESSIONS])
     person = await served.services.users.find_by_name(await served.make_person())
@@ -82,7 +82,7 @@ async def test_the_page_of_clients(served: Served, database_url: str) -> None:
         USER_ID=str(person.id),
         SSO_ID=sso.client.client_id,
         SSO_SECRET=sso.secret,
-        ROTA_DATABASE_URL=database_url,
+        ROTA_DATABASE_URL=served_database_url,
         ROTA_SECRETS=SECRET,
     )
     assert "gateway, secret rota_cs_" in said
