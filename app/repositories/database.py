@@ -202,7 +202,7 @@ class UnitOfWork:
         finally:
             self._usage.waiting -= 1
         self._usage.busy += 1
-        self.users = UserRepository(self._db)
+        self.users = UserRepository(self._db, self._clock.for_database())
         self.user_queries = UserQueryRepository(self._db)
         self.user_imports = UserImportRepository(self._db)
         self.password_tokens = PasswordTokenRepository(self._db)

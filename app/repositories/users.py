@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import bindparam, func, insert, literal_column, select, update
+from sqlalchemy import DateTime, bindparam, func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,7 +29,7 @@ COLUMNS = (
 
 # What each sign-in asks, built once: that takes longer than sending it.
 _BY_KEY = select(*COLUMNS).where(UserRow.username_key == bindparam("key"))
-_VERIFIED = (
+_LOCKED = (
     select(*COLUMNS)
     .where(
         UserRow.id == bindparam("user"),
@@ -37,7 +37,11 @@ _VERIFIED = (
         UserRow.disabled_at.is_(None),
     )
     .with_for_update(key_share=True)
+    .cte("locked")
 )
+# The clock is read for a row that comes out of there: after the wait for its lock.
+_MOMENT = func.coalesce(bindparam("now", type_=DateTime(timezone=True)), func.clock_timestamp())
+_VERIFIED = select(_MOMENT, *_LOCKED.c)
 
 COPIED: Final = (
     "id",
@@ -53,8 +57,10 @@ COPIED: Final = (
 
 
 class UserRepository:
-    def __init__(self, db: AsyncConnection) -> None:
+    def __init__(self, db: AsyncConnection, now: datetime | None) -> None:
+        """`now` as that of `FamilyRepository`."""
         self._db = db
+        self._now = now
 
     async def find_by_key(self, key: str) -> User | None:
         """By the canonical form of the name; locks nothing."""
@@ -75,14 +81,17 @@ class UserRepository:
         row = (await self._db.execute(found)).one_or_none()
         return None if row is None else read_user(row)
 
-    async def lock_verified(self, user_id: UUID, password_hash: str) -> User | None:
+    async def lock_verified(self, user_id: UUID, password_hash: str) -> tuple[User, datetime] | None:
         """
         Lock the row if the password is still the one that was verified and the user is not disabled.
 
-        `None`: somebody changed the one or the other since; the sign-in must fail.
+        Returns:
+            The user as locked, and the time since when; `None`: somebody changed the one or the other since, and the
+            sign-in must fail.
         """
-        row = (await self._db.execute(_VERIFIED, {"user": user_id, "verified": password_hash})).one_or_none()
-        return None if row is None else read_user(row)
+        values = {"user": user_id, "verified": password_hash, "now": self._now}
+        row = (await self._db.execute(_VERIFIED, values)).one_or_none()
+        return None if row is None else (read_user(row[1:]), row[0])
 
     async def is_erased(self, user_id: UUID) -> bool:
         found = select(UserRow.id).where(UserRow.id == user_id, UserRow.erased_at.is_not(None))

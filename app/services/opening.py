@@ -47,14 +47,16 @@ class Opening:
         self._lifetimes = lifetimes
         self._max_sessions = max_sessions
 
-    async def open(self, db: UnitOfWork, user: User, terms: Terms, client: ClientContext) -> Grant:
+    async def open(self, db: UnitOfWork, user: User, terms: Terms, client: ClientContext, now: datetime) -> Grant:
         """
         Write a session and its event; the one that it replaces, then the oldest beyond the limit, end in the same
         transaction.
 
         The caller holds the user's lock, which makes the limit race-free, and commits.
+
+        Args:
+            now: Since the lock is held.
         """
-        now = await db.now()
         if terms.replaces is not None:
             await _end_replaced(db, *terms.replaces, client, now)
         family, seed = self._new_family(user, terms, client, now), secrets.token_bytes(_SEED_BYTES)

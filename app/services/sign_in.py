@@ -1,7 +1,7 @@
 """From a password to a session."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, NoReturn
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from app.domain.errors import (
     UserNotFound,
 )
 from app.domain.events import ANONYMOUS, NOBODY, SYSTEM, Action, Event, Outcome
-from app.domain.families import FIRST_PARTY_CLIENT, Grant, Lifetimes
+from app.domain.families import FIRST_PARTY_CLIENT, Lifetimes
 from app.domain.users import User
 from app.observability.logs import get_logger
 from app.observability.metrics import SIGN_INS, SignInOutcome
@@ -122,10 +122,13 @@ class SignIn:
                 new_hash = await self._hasher.hash(password) if outdated else None
                 async with self._database.begin() as db:
                     # As locked: the role that was read before the password was hashed may be lost by now.
-                    if locked := await db.users.lock_verified(user.id, user.password_hash):
+                    if found := await db.users.lock_verified(user.id, user.password_hash):
+                        locked, now = found
                         if locked.must_change_password:
                             await self._demand_another(db, locked, terms, client, attempt)
-                        grant = await self._open(db, locked, user.password_hash, new_hash, terms, client)
+                        if new_hash is not None:
+                            await self._replace_hash(db, user.id, user.password_hash, new_hash, client, now)
+                        grant = await self._opening.open(db, locked, terms, client, now)
                         device = await self._throttling.passed(db, attempt)
                         await db.commit()
                         SIGN_INS.add(SignInOutcome.OPENED)
@@ -163,7 +166,7 @@ class SignIn:
                         "auth_time must be in the past, by no more than a session may live.", field="auth_time"
                     )
                 terms = replace(terms, authenticated_at=min(terms.authenticated_at, now))
-            grant = await self._opening.open(db, user, terms, client)
+            grant = await self._opening.open(db, user, terms, client, now)
             await db.commit()
         SIGN_INS.add(SignInOutcome.VOUCHED)
         log.info(Action.SESSION_CREATED, user=str(user_id), session=str(grant.family_id), client=terms.client_id)
@@ -220,11 +223,9 @@ class SignIn:
         log.info("login.password_change_required", user=str(user.id))
         raise PasswordChangeRequired(token.token, expires_in=token.expires_in)
 
-    async def _open(
-        self, db: UnitOfWork, user: User, verified: str, new_hash: str | None, terms: Terms, client: ClientContext
-    ) -> Grant:
-        if new_hash is not None:
-            await db.users.replace_hash(user.id, verified=verified, new=new_hash)
-            rehashed = Event(Action.PASSWORD_REHASHED, SYSTEM, client, subject_id=user.id)
-            await db.audit.add(rehashed, at=await db.now())
-        return await self._opening.open(db, user, terms, client)
+    async def _replace_hash(
+        self, db: UnitOfWork, user_id: UUID, verified: str, new_hash: str, client: ClientContext, now: datetime
+    ) -> None:
+        """The same password, hashed as it is done today."""
+        await db.users.replace_hash(user_id, verified=verified, new=new_hash)
+        await db.audit.add(Event(Action.PASSWORD_REHASHED, SYSTEM, client, subject_id=user_id), at=now)
