@@ -21,7 +21,7 @@ from app.cli.verify import verify, verify_folder
 from app.domain.entries import SealedFields
 from app.domain.errors import RotaError
 from app.domain.events import NO_CLIENT, SYSTEM
-from app.domain.session_exports import harmless
+from app.domain.spreadsheet_cells import harmless
 from app.observability.logs import get_logger
 from app.security.notes import NoteSigner, new_key
 from app.settings import SettingsInvalid, load_settings

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.domain.errors import UsernameRefused
-from app.domain.session_exports import FORMULA_BEGINNINGS
+from app.domain.spreadsheet_cells import bare, guarded
 from app.domain.user_imports import COLUMNS, Entry, Field, ImportFormat, Reason
 from app.domain.users import Role, username_key
 
@@ -148,16 +148,6 @@ def write_line(form: ImportFormat, values: Row) -> str:
     return ",".join(_cell(values[column]) for column in COLUMNS) + "\r\n"
 
 
-def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: an apostrophe stands before it, also before another one."""
-    return f"'{cell}" if cell[:1] in _FORMULAS or _is_guarded(cell) else cell
-
-
-def bare(cell: str) -> str:
-    """The inverse of `guarded`."""
-    return cell[1:] if _is_guarded(cell) else cell
-
-
 def write_time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
@@ -246,13 +236,7 @@ def _cell(value: object) -> str:
     return cell
 
 
-def _is_guarded(cell: str) -> bool:
-    return cell[:1] == "'" and cell[1:2] in _AFTER_GUARD
-
-
 _FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FORMULAS: Final = frozenset(FORMULA_BEGINNINGS)
-_AFTER_GUARD: Final = _FORMULAS | {"'"}
 _NAMES: Final = frozenset(column.value for column in COLUMNS)
 _READERS: Final[tuple[tuple[Field, Callable[[object], Any]], ...]] = (
     (Field.USERNAME, _username),

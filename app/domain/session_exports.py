@@ -10,9 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.domain.families import Family
-
-# In full width too.
-FORMULA_BEGINNINGS: Final = tuple("=+-@\t\r\n\0\uff1d\uff0b\uff0d\uff20")
+from app.domain.spreadsheet_cells import harmless
 
 COLUMNS: Final = (
     "id",
@@ -86,11 +84,6 @@ def lines(form: ExportFormat, families: Iterable[Family], names: Mapping[UUID, s
     if form is ExportFormat.CSV:
         return _csv([harmless(row[name]) for name in COLUMNS] for row in rows)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def harmless(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_BEGINNINGS) else value
 
 
 def _csv(rows: Iterable[Iterable[Any]]) -> str:

@@ -18,7 +18,8 @@ import uvicorn
 from app.api import session_exports
 from app.domain.events import ANONYMOUS, NO_CLIENT
 from app.domain.families import EndReason
-from app.domain.session_exports import COLUMNS, harmless
+from app.domain.session_exports import COLUMNS
+from app.domain.spreadsheet_cells import harmless
 from app.services import session_search
 from tests.admin.found import Desk
 from tests.admin.found import desk as desk  # noqa: PLC0414 - a fixture

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from app.cli.exits import Exit
 from app.container import Container
 from app.domain.events import NO_CLIENT, SYSTEM
-from app.domain.import_lines import bare, guarded, heading, read_csv, read_heading, read_object, write_line
+from app.domain.import_lines import heading, read_csv, read_heading, read_object, write_line
+from app.domain.spreadsheet_cells import bare, guarded
 from app.domain.user_imports import COLUMNS, ImportFormat
 from app.domain.users import Credential, Role
 from app.services.acting import Acting
