@@ -160,7 +160,7 @@ class UriTooLong(errors.InputInvalid):
 
 
 class PathNotFound(errors.RotaError):
-    """A path that a route could have and has not, here."""
+    """A path that a route could have and has not, here; or that others may have read as another one."""
 
     code = "not_found"
     message = "Not Found."

@@ -9,9 +9,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from app.http.errors import CredentialInUrl, answer_rota_error, problem
+from app.domain.errors import RotaError
+from app.http.errors import CredentialInUrl, PathNotFound, answer_rota_error, problem
 from app.http.protocol import ASKER
-from app.http.urls import ANSWERS_ITSELF, holds_credential
+from app.http.urls import ANSWERS_ITSELF, holds_credential, is_ambiguous
 from app.http.watching import WatchedRequest
 from app.observability.logs import describe_failure, get_logger
 from app.observability.traces import Traces
@@ -35,9 +36,9 @@ _HTTPS_ONLY: Final = (b"strict-transport-security", b"max-age=31536000")
 
 class RequestContext:
     """
-    Outermost, pure ASGI: gives the request its id (state, log lines, answer header), refuses credentials in URLs, and
-    turns what nobody has caught into a 500 that says nothing but the id. The log line has the route's template, classes
-    and places: no path and no message, since drivers quote values.
+    Outermost, pure ASGI: gives the request its id (state, log lines, answer header), refuses what is wrong with its URL
+    alone, and turns what nobody has caught into a 500 that says nothing but the id. The log line has the route's
+    template, classes and places: no path and no message, since drivers quote values.
 
     Args:
         https: Whether browsers shall never again come without.
@@ -96,8 +97,8 @@ class RequestContext:
             await send(message)
 
         try:
-            if _is_given_away(scope):
-                answer = await answer_rota_error(Request(scope), CredentialInUrl())
+            if (refused := _refused_url(scope)) is not None:
+                answer = await answer_rota_error(Request(scope), refused)
                 await answer(scope, receive, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
@@ -110,8 +111,10 @@ class RequestContext:
                 await answer(scope, receive, send_with_headers)
 
 
-def _is_given_away(scope: Scope) -> bool:
-    """Whether a credential stands in the URL."""
+def _refused_url(scope: Scope) -> RotaError | None:
+    """What is wrong with the URL by itself."""
     path: str = scope["path"]
     raw: bytes = scope.get("raw_path") or path.encode("utf-8", "surrogatepass")
-    return path != ANSWERS_ITSELF and holds_credential(raw, scope["query_string"])
+    if path != ANSWERS_ITSELF and holds_credential(raw, scope["query_string"]):
+        return CredentialInUrl()
+    return PathNotFound() if is_ambiguous(raw) else None

@@ -1,6 +1,10 @@
 """
-Credentials in URLs, which are refused: proxies log them, browsers keep them, pages hand them on (RFC 9700 section
-4.3.1, RFC 6750 section 5.3). Nothing of ours writes a URL down, so here they end.
+URLs that are refused, whatever stands at them.
+
+Those that hold credentials: proxies log them, browsers keep them, pages hand them on (RFC 9700 section 4.3.1, RFC 6750
+section 5.3). Nothing of ours writes a URL down, so here they end.
+
+And those whose path others may have read as another one than we would.
 """
 
 import re
@@ -22,6 +26,9 @@ _NO_LETTER: Final = re.compile(rb"[^a-z0-9]")
 # Its query is the proxy's, and what does not belong there is refused as a requirement that nobody meets: of any other
 # answer than 401 and 403 a proxy makes a failure of its own.
 ANSWERS_ITSELF: Final = "/authz"
+# A slash or a backslash in percent-encoding: a proxy with rules for paths may have seen one segment where a route has
+# two. And a line's end at the end, of which neither the pattern of a route nor that of a rule takes notice (`$`).
+_AMBIGUOUS: Final = re.compile(rb"%(?:2f|5c)|%0a\Z", re.IGNORECASE)
 _LAYERS: Final = 4  # of percent-encoding that are looked behind; each is a pass over the text
 
 
@@ -41,6 +48,11 @@ def holds_credential(path: bytes, query: bytes) -> bool:
         _TOKEN.search(text) or any(_is_named_like_one(_name(pair)) for pair in _PAIRS.split(text))
         for text in _layers(query)
     )
+
+
+def is_ambiguous(path: bytes) -> bool:
+    """Whether a path, as it was sent, could be taken for another one by what stands before us."""
+    return b"%" in path and _AMBIGUOUS.search(path) is not None
 
 
 def _layers(text: bytes) -> list[bytes]:

@@ -240,3 +240,26 @@ async def test_the_servers_own_log(port: int, log_path: Path) -> None:
 def test_names_are_as_they_are_compared() -> None:
     """A name with another character than these would never be met."""
     assert all(name.isalnum() and name == name.lower() for name in (*NAMES, *ENDINGS))
+
+
+@pytest.mark.parametrize("operation", [pytest.param(each, id=each.id) for each in OPERATIONS])
+async def test_every_route_by_another_spelling(http: httpx2.AsyncClient, operation: Operation) -> None:
+    """What a proxy's rule for the path may not have recognised, no route answers: 404, be it to who may do it."""
+    path = operation.at()
+    others = [f"{path}%0a", f"{path}%0A", f"/%2f{path[1:]}", f"{path}%5C"]
+    if path.count("/") > 1:
+        others += [f"/{path[1:].replace('/', '%2F')}", f"/{path[1:].replace('/', '%5c')}"]
+    for other in others:
+        answer = await http.request(operation.method.upper(), other)
+        assert answer.status_code == 404, other
+
+
+async def test_another_spelling_with_good_credentials(http: httpx2.AsyncClient) -> None:
+    """The same with a token that would open it; and pages that nobody has to sign in for."""
+    await register(http, name := f"url-{secrets.token_hex(4)}")
+    tokens = await log_in(http, name)
+    for path in ("/me", "/sessions", "/authz", "/livez", "/readyz", "/docs", "/openapi.json", "/metrics"):
+        assert (await http.get(f"{path}%0a", headers=bearer(tokens))).status_code == 404
+    fields = {"refresh_token": tokens["refresh_token"]}
+    assert (await http.post("/refresh%0a", json=fields)).status_code == 404
+    assert (await http.post("/refresh", json=fields)).status_code == 200
