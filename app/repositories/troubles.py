@@ -24,6 +24,7 @@ _PASSING_STATES: Final = {
 }
 CANCELED: Final = "SQLSTATE 57014"  # by a statement's deadline
 _NO_PARTITION: Final = "no partition of relation"  # the trail cannot be written, so the change must not happen
+_NOT_READY: Final = "cannot switch to state"
 _LOST: Final = (OSError, TimeoutError, PoolTimeoutError, DisconnectionError, asyncpg.InterfaceError)
 
 
@@ -32,7 +33,7 @@ def trouble(error: Exception) -> str | None:
     state = sqlstate(error)
     if state is not None:
         return f"SQLSTATE {state}" if kind_of(error) is not DatabaseError.DEFECT else None
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if (isinstance(error, DBAPIError) and error.connection_invalidated) or _is_ended(error):
         return "connection lost"
     defect = isinstance(error, ValueError)  # asyncpg's word for a value it cannot send
     return type(error).__name__ if isinstance(error, _LOST) and not defect else None
@@ -47,6 +48,8 @@ def kind_of(error: Exception) -> DatabaseError | None:
         return _PASSING_STATES.get(state) or _PASSING_CLASSES.get(state[:2]) or DatabaseError.DEFECT
     if isinstance(error, PoolTimeoutError):
         return DatabaseError.POOL_TIMEOUT
+    if _is_ended(error):
+        return DatabaseError.CONNECTION_LOST
     if isinstance(error, DBAPIError):
         return DatabaseError.CONNECTION_LOST if error.connection_invalidated else DatabaseError.DEFECT
     if isinstance(error, TimeoutError | ConnectionRefusedError):
@@ -59,6 +62,18 @@ def kind_of(error: Exception) -> DatabaseError | None:
 def sqlstate(error: BaseException) -> str | None:
     state: str | None = getattr(_cause(error), "sqlstate", None)
     return state
+
+
+def _is_ended(error: BaseException) -> bool:
+    """
+    Whether the server had said its last word on the connection before it was used. Until the socket is closed, asyncpg
+    calls that an error of its own.
+    """
+    cause = _cause(error)
+    return any(
+        isinstance(each, asyncpg.InternalClientError) and _NOT_READY in str(each)
+        for each in (cause, cause.__cause__ if cause is not None else None)
+    )
 
 
 def _cause(error: BaseException) -> BaseException | None:
