@@ -137,7 +137,7 @@ class Throttling:
         attempt = Attempt("", None, known.now, (), Buckets(place, ADDRESS, None), reserved=True)
         wait = wait_for_rate(known.address_full_at, ADDRESS, known.now)
         if wait is not None or not await self._reserve(attempt):
-            await self._refuse(_Refused(Limited.ADDRESS, wait or RACED), None, "", client)
+            self._refuse(_Refused(Limited.ADDRESS, wait or RACED), None, "", client)
         try:
             yield
         except UsernameTaken:
@@ -223,7 +223,7 @@ class Throttling:
             if await self._reserve(attempt):
                 return attempt
         # Twice somebody was faster, and nothing is left that could be seen: they are being looked at now.
-        await self._refuse(refused or _Refused(Limited.ACCOUNT, RACED), user, key, client)
+        self._refuse(refused or _Refused(Limited.ACCOUNT, RACED), user, key, client)
 
     def _weigh(
         self, key: str, known: Known, token: DeviceToken | None, tallies: Sequence[Tally], place: str | None
@@ -285,7 +285,7 @@ class Throttling:
             attempt = Attempt(key, user, known.now, tallies, NO_BUCKETS, reserved=True, stale=tallies)
             if await self._reserve(attempt):
                 return attempt
-        await self._refuse(refused or _Refused(Limited.SESSION, RACED), user, "", client)
+        self._refuse(refused or _Refused(Limited.SESSION, RACED), user, "", client)
 
     async def _reserve(self, attempt: Attempt) -> bool:
         """Count it, in all that it counts among or in nothing; false: somebody was faster."""
@@ -335,7 +335,7 @@ class Throttling:
         except Unavailable as error:
             log.warning("login.not_counted", why=error.why)
 
-    async def _refuse(self, refused: _Refused, user: User | None, key: str, client: ClientContext) -> NoReturn:
+    def _refuse(self, refused: _Refused, user: User | None, key: str, client: ClientContext) -> NoReturn:
         limited, seconds = refused.limited, whole_seconds(refused.wait)
         told_of = user is not None and limited in {Limited.ACCOUNT, Limited.DEVICE, Limited.SESSION}
         subject = user.id if user is not None and told_of else NOBODY
@@ -353,7 +353,7 @@ class Throttling:
                 detail={"name_digest": self._keyring.name_digest(key)} if unknown else {},
             )
         source = failure_source(client.ip) if limited is Limited.ADDRESS else ""
-        await self._notes.note((subject, limited.value, source), event)
+        self._notes.note((subject, limited.value, source), event)
         log.info(event.action, user=str(subject) if told_of else None, reason=limited.value, retry_after=seconds)
         raise TooManyAttempts(retry_after_seconds=seconds, why=limited.value)
 

@@ -4,12 +4,14 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import httpx2
 import pytest_asyncio
 from fastapi import FastAPI
+from sqlalchemy import event
 
 from app.container import Container
 from app.domain.errors import TooBusy
@@ -109,7 +111,15 @@ class Town:
             seen.append(answer.status_code)
         return seen
 
+    async def block_all(self) -> None:
+        """Whose failures are counted must wait for a minute."""
+        until = self.clock.time + timedelta(minutes=1)
+        await self.sql.execute("UPDATE login_throttle SET blocked_until = $1", until)
+
     async def events(self, action: str) -> list[asyncpg.Record]:
+        """Of the trail; what is written in the background is awaited."""
+        for number in range(len(self.apps)):
+            await asyncio.gather(*self.at(number).throttling._notes._tasks)
         rows: list[asyncpg.Record] = await self.sql.fetch(
             "SELECT * FROM audit_events WHERE action = $1 ORDER BY seq", action
         )
@@ -120,6 +130,21 @@ class Town:
             "SELECT way, octet_length(holder) AS holder, failures FROM login_throttle ORDER BY account, way, holder"
         )
         return [(row["way"], row["holder"], row["failures"]) for row in rows]
+
+
+def statements_of(town: Town) -> list[str]:
+    """What the first server sends from now on, in units of work and alone."""
+    sent: list[str] = []
+    database: Any = town.services.database
+    event.listen(database._engine.sync_engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    alone = database._lane.fetch_one
+
+    async def fetch_one(statement: str, arguments: tuple[object, ...]) -> Any:
+        sent.append(statement)
+        return await alone(statement, arguments)
+
+    database._lane.fetch_one = fetch_one
+    return sent
 
 
 @pytest_asyncio.fixture

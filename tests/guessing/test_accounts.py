@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+from collections import Counter
 from datetime import timedelta
+from uuid import UUID
 
 import asyncpg
 import httpx2
@@ -14,7 +16,7 @@ from app.domain.throttling import ACCOUNT, DECAY, LIMIT_OF_ALL_WAYS
 from app.domain.users import Credential
 from app.services.acting import Acting
 from tests.conftest import PASSWORD
-from tests.guessing.conftest import WRONG, Town
+from tests.guessing.conftest import WRONG, Town, statements_of
 
 BY_SYSTEM = Acting(SYSTEM, NO_CLIENT)
 NEW = "another long enough password"
@@ -167,8 +169,8 @@ async def test_events_of_refused_guesses(town: Town) -> None:
     person = await town.person()
     for name in (person.username, "nobody"):
         await town.fail(name, 20)
-    await town.sql.execute("TRUNCATE login_failures")
     before = len(await town.events("login.throttled"))
+    await town.sql.execute("TRUNCATE login_failures")
     for n in range(40):
         assert (await town.log_in("nobody", WRONG, f"198.51.100.{n}")).status_code == 429
     events = (await town.events("login.throttled"))[before:]
@@ -180,6 +182,49 @@ async def test_events_of_refused_guesses(town: Town) -> None:
     (total,) = [event for event in await town.events("login.throttled") if event["reason"] == "rolled_up"][-1:]
     assert '"count":35' in total["detail"]
     assert '"of":"account_limit"' in total["detail"]
+
+
+async def test_a_refused_guess_writes_nothing_before_it_is_answered(town: Town) -> None:
+    """
+    A name that somebody has is a kind of refusal of its own, all others are one kind: whoever finds the writer at work
+    for the others would else be answered sooner than whoever has to write.
+    """
+    town.cheap()
+    person = await town.person()
+    for name in (person.username, "nobody", "nobody-else"):
+        await town.fail(name, 20)
+    before = len(await town.events("login.throttled"))
+    await town.block_all()
+    sent = statements_of(town)
+    for name in ("nobody", person.username, "nobody-else", person.username):
+        assert (await town.log_in(name, WRONG)).status_code == 429
+        assert [one.split()[0] for one in sent] == ["SELECT"], name
+        sent.clear()
+    assert len(await town.events("login.throttled")) > before
+    assert len(sent) > 1, "it is written, by and by"
+
+
+async def test_refusals_of_many_kinds(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a moment are written together, in bounded transactions; beyond so many kinds they are only counted."""
+    monkeypatch.setattr("app.services.refusal_notes.KINDS_TOGETHER", 3)
+    monkeypatch.setattr("app.services.refusal_notes.KINDS_MAXIMUM", 8)
+    town.cheap()
+    people = [await town.person() for _ in range(10)]
+    for person in people:
+        await town.fail(person.username, 20)
+    before = len(await town.events("login.throttled"))
+    await town.sql.execute("TRUNCATE login_failures")
+    await town.block_all()
+    for person in people:
+        for _ in range(7):
+            assert (await town.log_in(person.username, WRONG)).status_code == 429
+    events = (await town.events("login.throttled"))[before:]
+    assert Counter(event["subject_id"] for event in events) == {person.user.id: 5 for person in people[:8]}
+    rows = await town.sql.fetch("SELECT subject_id, count FROM login_failures WHERE reason = 'account_limit'")
+    assert {row["subject_id"]: row["count"] for row in rows} == {
+        **{person.user.id: 7 for person in people[:8]},
+        UUID(int=0): 14,
+    }
 
 
 async def test_the_owner_is_told_of_a_success_after_failures(town: Town) -> None:
