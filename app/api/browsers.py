@@ -51,7 +51,7 @@ def device_cookie(request: Request) -> str | None:
     if not pairs:
         return None
     refuse_cross_site(request, Origins.of(services(request).settings), by_cookie=True)
-    return cookies.read_value(pairs, cookies.DEVICE)
+    return cookies.read_device_tokens(pairs)
 
 
 def refuse_foreign_sign_in(request: Request) -> None:

@@ -190,7 +190,7 @@ async def _sign_in(request: Request, body: TokenRequest, cookie: str | None) -> 
         body.password,
         client=client_context(request),
         terms=Terms(replaces=replaces),
-        device_token=body.device_token or device,
+        device_tokens=[token for token in (body.device_token, device) if token],
     )
 
 

@@ -86,6 +86,12 @@ def parse(presented: str, keys: Mapping[int, bytes]) -> DeviceToken | None:
     return DeviceToken(UUID(bytes=user), UUID(bytes=device), datetime.fromtimestamp(issued, UTC))
 
 
+def is_spelled(held: str) -> bool:
+    """Whether it has the shape of a token, or of at most `HELD` that are joined."""
+    given = held.split(JOINT, HELD)
+    return len(given) <= HELD and all(map(_SHAPE.fullmatch, given))
+
+
 def parse_all(presented: str, keys: Mapping[int, bytes]) -> list[DeviceToken]:
     """The genuine ones of a token, or of at most `HELD` that are joined."""
     given = presented.split(JOINT, HELD)[:HELD]

@@ -13,7 +13,7 @@ from typing import Final
 
 from fastapi import Request
 
-from app.domain.refresh_token import is_spelled
+from app.domain import device_token, refresh_token
 from app.http.errors import CLEARING, CookieMalformed
 
 REFRESH: Final = "__Host-rota_refresh"
@@ -65,9 +65,22 @@ def read_refresh_token(request: Request, pairs: list[bytes]) -> str:
         CookieMalformed: as `read_value`, or not the shape of one of our tokens.
     """
     value = read_value(pairs, REFRESH)
-    if not is_spelled(value):
+    if not refresh_token.is_spelled(value):
         raise CookieMalformed(clearing=clearing(REFRESH), why="not the shape of a refresh token")
     request.scope[CLEARING] = clearing(REFRESH)
+    return value
+
+
+def read_device_tokens(pairs: list[bytes]) -> str:
+    """
+    The device tokens of the cookie. Whether they are genuine and of whom is nothing that refuses a request.
+
+    Raises:
+        CookieMalformed: as `read_value`, or not the shape of what we set.
+    """
+    value = read_value(pairs, DEVICE)
+    if not device_token.is_spelled(value):
+        raise CookieMalformed(clearing=clearing(DEVICE), why="not the shape of device tokens")
     return value
 
 

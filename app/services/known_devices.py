@@ -11,19 +11,21 @@ from app.repositories.database import Database
 
 
 async def find_device(
-    database: Database, keys: Mapping[int, bytes], presented: str | None, username_key: str
+    database: Database, keys: Mapping[int, bytes], presented: Sequence[str], username_key: str
 ) -> DeviceToken | None:
     """
-    The genuine token that counts; `None`: there is none. Whether it is this user's is seen later.
+    The genuine token that counts, of several of the user the newest; `None`: there is none. Whether it is this user's
+    is seen later.
 
     Only where there are several is the user looked up for it, and likewise if nobody has the name.
     """
-    tokens = device_token.parse_all(presented, keys) if presented else []
+    tokens = list(dict.fromkeys(token for each in presented for token in device_token.parse_all(each, keys)))
     if len(tokens) < 2:  # noqa: PLR2004 - several
         return tokens[0] if tokens else None
     async with database.begin() as db:
         user = await db.users.find_by_key(username_key)
-    return next((token for token in tokens if user is not None and token.user_id == user.id), None)
+    own = [token for token in tokens if user is not None and token.user_id == user.id]
+    return max(own, key=lambda token: token.issued_at, default=None)
 
 
 def is_known(token: DeviceToken, user: User | None, counted: Sequence[Counted | None], now: datetime) -> bool:

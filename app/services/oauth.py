@@ -74,7 +74,7 @@ class OAuth:
         granted = grantable(scope, api_client.session_scopes)
         terms = Terms(client_id=api_client.client_id, scope=write_scope(granted))
         return await self._sign_in.with_password(
-            username, password, client=client, terms=terms, device_token=device_token
+            username, password, client=client, terms=terms, device_tokens=[device_token] if device_token else []
         )
 
     async def rotate(

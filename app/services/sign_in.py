@@ -1,5 +1,6 @@
 """From a password to a session."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, NoReturn
@@ -78,7 +79,7 @@ class SignIn:
         *,
         client: ClientContext,
         terms: Terms = OF_OUR_OWN_ROUTES,
-        device_token: str | None = None,
+        device_tokens: Sequence[str] = (),
     ) -> IssuedTokens:
         """
         Open a session for whoever knows the password.
@@ -87,7 +88,7 @@ class SignIn:
         held while the password is hashed. The oldest session beyond the limit ends in the same transaction.
 
         Args:
-            device_token: As received; see `Throttling.admit`.
+            device_tokens: As received; see `Throttling.admit`.
         Raises:
             TooManyAttempts: the password was not looked at, after too many that were wrong.
             InvalidCredentials: also when the password was changed or the user disabled during the sign-in, and when a
@@ -98,7 +99,7 @@ class SignIn:
         """
         try:
             async with self._hasher.turn():
-                return await self._with_password(username, password, client, terms, device_token)
+                return await self._with_password(username, password, client, terms, device_tokens)
         except TooManyAttempts as refused:
             SIGN_INS.add(refused.why or "")
             raise
@@ -110,9 +111,9 @@ class SignIn:
             raise
 
     async def _with_password(
-        self, username: str, password: str, client: ClientContext, terms: Terms, device_token: str | None
+        self, username: str, password: str, client: ClientContext, terms: Terms, device_tokens: Sequence[str]
     ) -> IssuedTokens:
-        async with self._throttling.admit(username, device_token, client=client) as attempt:
+        async with self._throttling.admit(username, device_tokens, client=client) as attempt:
             for turn in range(2):
                 user = await self._find(attempt.key) if turn else attempt.user
                 right = await self._hasher.verify(password, user.password_hash if user else None)

@@ -95,7 +95,7 @@ class Throttling:
         self._looked_at: set[UUID] = set()  # devices with a guess that is not counted yet
 
     @asynccontextmanager
-    async def admit(self, username: str, presented: str | None, *, client: ClientContext) -> AsyncIterator[Attempt]:
+    async def admit(self, username: str, presented: Sequence[str], *, client: ClientContext) -> AsyncIterator[Attempt]:
         """
         Let one guess at a sign-in be looked at, in the body, which says by `passed` or `failed` what came of it.
 
@@ -103,7 +103,8 @@ class Throttling:
         out. All that is read is read in one statement, and for a known device nothing is written.
 
         Args:
-            presented: Device tokens as received; one that is not genuine, or another user's, is as good as none.
+            presented: Device tokens as received, in each of several places; one that is not genuine, or another user's,
+                is as good as none.
         Raises:
             TooManyAttempts: it must not be looked at. Whether anybody has that name shows neither in this nor in the
                 work that was done for it.
@@ -202,7 +203,7 @@ class Throttling:
         """Let what nobody waits for come to its end."""
         await self._notes.close()
 
-    async def _admit(self, username: str, presented: str | None, client: ClientContext) -> Attempt:
+    async def _admit(self, username: str, presented: Sequence[str], client: ClientContext) -> Attempt:
         key, refused = lookup_key(username), None
         token = await find_device(self._database, self._keyring.device_token_keys, presented, key)
         account = account_digest(self._keyring, key)

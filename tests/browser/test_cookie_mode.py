@@ -387,10 +387,10 @@ async def test_a_browser_is_known_again(browser: Browser, username: str) -> None
     right = {"username": username, "password": PASSWORD}
     assert (await browser.http.post("/token", data=right)).status_code == 429
     assert (await browser.post("/token", data={**right, "refresh_token_in": "cookie"})).status_code == 200
-    doubled = f"{DEVICE}={known}; {DEVICE}={known}"
-    refused = await browser.post("/token", data=right, headers={"Cookie": doubled})
-    assert (refused.status_code, refused.json()["code"]) == (400, "cookie_malformed")
-    assert refused.headers["set-cookie"].startswith(f"{DEVICE}=; Max-Age=0;")
+    for value in (f"{known}; {DEVICE}={known}", "junk", "A" * 1024, ".", known + known, f"{known}.", f"{known}~d"):
+        refused = await browser.post("/token", data=right, headers={"Cookie": f"{DEVICE}={value}"})
+        assert (refused.status_code, refused.json()["code"]) == (400, "cookie_malformed"), value
+        assert refused.headers["set-cookie"].startswith(f"{DEVICE}=; Max-Age=0;")
 
 
 async def test_a_failed_sign_in_ends_nothing(browser: Browser, username: str) -> None:

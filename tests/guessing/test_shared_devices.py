@@ -26,8 +26,8 @@ class Browser:
         self.town = town
         self.held = ""
 
-    async def sign_in(self, person: Person, password: str = PASSWORD) -> httpx2.Response:
-        form = {"username": person.username, "password": password, "refresh_token_in": "cookie"}
+    async def sign_in(self, person: Person, password: str = PASSWORD, **more: str) -> httpx2.Response:
+        form = {"username": person.username, "password": password, "refresh_token_in": "cookie", **more}
         headers = {"sec-fetch-site": "same-origin"} | ({"cookie": f"{DEVICE}={self.held}"} if self.held else {})
         answer = await self.town.request("POST", "/token", data=form, headers=headers)
         for cookie in answer.headers.get_list("set-cookie"):
@@ -64,6 +64,24 @@ async def test_each_has_limits_of_their_own(town: Town) -> None:
     assert (await browser.sign_in(other)).status_code == 200
 
 
+async def test_a_token_in_the_form_hides_none_in_the_cookie(town: Town) -> None:
+    """The owner of a good cookie gets in whatever the page presents besides; and so does the owner of a good field."""
+    town.cheap()
+    owner, other = await town.person(), await town.person()
+    browser = Browser(town)
+    await browser.sign_in(owner)
+    own, others = browser.held, [await town.device_of(other) for _ in range(4)]
+    await town.fail(owner.username, ACCOUNT.most)
+    strange = ["rota_dt_bogus", others[0], own[:-1] + ("A" if own[-1] != "A" else "B"), ";".join(others)]
+    for useless in (*strange, ".".join(others), ".".join([*others, own])):
+        answer = await browser.sign_in(owner, device_token=useless)
+        assert answer.status_code == 200, useless
+    await town.fail(owner.username, ACCOUNT.most)
+    browser.held = others[0]
+    assert (await browser.sign_in(owner)).status_code == 429
+    assert (await browser.sign_in(owner, device_token=own)).status_code == 200
+
+
 @given(st.lists(NUMBERS, min_size=1, max_size=12))
 def test_what_is_held(numbers: list[int]) -> None:
     """The newest of each of the last four, newest first; whatever came before them is let go."""
@@ -74,6 +92,7 @@ def test_what_is_held(numbers: list[int]) -> None:
         held = join(device_token.build(7, KEYS[7], token), held)
         wanted = [(number, turn), *(each for each in wanted if each[0] != number)][:HELD]
         assert [(each.user_id.int, each.device_id.int) for each in parse_all(held, KEYS)] == wanted
+        assert device_token.is_spelled(held)
 
 
 @given(st.text(alphabet=".rota_dt-AZ09", max_size=400))
@@ -82,3 +101,4 @@ def test_what_is_none_is_let_go(junk: str) -> None:
     token = device_token.build(7, KEYS[7], DeviceToken(UUID(int=1), UUID(int=2), ISSUED))
     assert join(token, junk) == token
     assert parse_all(junk, KEYS) == []
+    assert not device_token.is_spelled(junk)
