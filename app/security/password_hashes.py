@@ -111,19 +111,18 @@ class PasswordHashes:
 
     def _verify(self, password: str, known: KnownHash) -> bool:
         secret = password.encode()
-        if known.scheme == "bcrypt" and len(secret) > BCRYPT_BYTES:
-            known.handler.verify(secret[:BCRYPT_BYTES].replace(b"\0", b"0"), known.text)  # the same work
-            return False
-        if (
-            len(secret) > MAXIMUM_BYTES and known.scheme != "argon2"
-        ):  # nobody has one, and some kinds read it each round
+        if len(secret) > MAXIMUM_BYTES and known.scheme != "argon2":  # nobody has one, and some kinds read it each round
             self._ours.dummy_verify()
             return False
+        cut = known.scheme == "bcrypt" and len(secret) > BCRYPT_BYTES
+        if cut:
+            secret = secret[:BCRYPT_BYTES].replace(b"\0", b"0")
         began = time.perf_counter()
         right: bool = known.handler.verify(secret, known.text)
-        if not right and time.perf_counter() - began < self._seconds / 2:
-            self._ours.dummy_verify()  # or it would be told apart from a user whom nobody knows
-        return right
+        if time.perf_counter() - began < self._seconds / 2:
+            # Or it would be told apart from a user whom nobody knows; a right one of somebody disabled, too.
+            self._ours.dummy_verify()
+        return right and not cut
 
 
 def read_hash(text: str) -> KnownHash:
