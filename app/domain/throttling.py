@@ -71,8 +71,8 @@ class InARow:
 
 
 # NIST SP 800-63B-4 section 3.2.2: at most 100 failures in a row on an account. 60 by unknown devices, 20 by known ones
-# together, 10 by sessions together. What remains is for the known devices' first guesses, which are counted when they
-# have failed: one a serving process and device at a time.
+# together, 10 by sessions together. What remains is for the first guess of a known device, which is counted when it has
+# failed: one in each serving process at a time.
 ACCOUNT: Final = InARow(free=10, together=50, most=60)
 DEVICE: Final = InARow(free=5, together=10, most=10)
 SESSION: Final = InARow(free=3, together=3, most=5)

@@ -111,7 +111,7 @@ class PasswordHashes:
 
     def _verify(self, password: str, known: KnownHash) -> bool:
         secret = password.encode()
-        if len(secret) > MAXIMUM_BYTES and known.scheme != "argon2":  # nobody has one, and some kinds read it each round
+        if len(secret) > MAXIMUM_BYTES and known.scheme != "argon2":  # nobody has one; some kinds read it each round
             self._ours.dummy_verify()
             return False
         cut = known.scheme == "bcrypt" and len(secret) > BCRYPT_BYTES

@@ -60,7 +60,8 @@ class Attempt:
         key: The name in its canonical form.
         user: As read with the counts, without a lock; `None`: nobody has that name.
         tallies: Whose failures it counts among.
-        reserved: Whether it is counted already. The first guess of a known device is counted when it was wrong.
+        reserved: Whether it is counted already. While none of the user's devices has failed, a guess of one of them is
+            counted when it was wrong.
         device: The known device that it comes from.
         failures: How many there were in a row before it.
         stale: Counts to be cleared if it is right.
@@ -92,7 +93,7 @@ class Throttling:
         self._keyring = keyring
         self._everywhere = everywhere(failures_per_minute)
         self._notes = RefusalNotes(database)
-        self._looked_at: set[UUID] = set()  # devices with a guess that is not counted yet
+        self._looked_at: set[UUID] = set()  # users with a known device's guess that is not counted yet
 
     @asynccontextmanager
     async def admit(self, username: str, presented: Sequence[str], *, client: ClientContext) -> AsyncIterator[Attempt]:
@@ -219,7 +220,7 @@ class Throttling:
             if refused is not None:
                 break
             if attempt.device is not None and not attempt.reserved:
-                self._looked_at.add(attempt.device.device_id)
+                self._looked_at.add(attempt.device.user_id)
                 return attempt
             if await self._reserve(attempt):
                 return attempt
@@ -239,8 +240,9 @@ class Throttling:
             return Attempt(
                 key, known.user, known.now, (account,), buckets, reserved=True, failures=failures, stale=(account,)
             )
-        own = counted[2] is not None
-        reserved = own or token.device_id in self._looked_at
+        # Of a stolen device, too: with many of those, first guesses of each would be many guesses.
+        failed = counted[1] is not None or counted[2] is not None
+        reserved = failed or token.user_id in self._looked_at
         stale = [*devices] if reserved or failures >= NOTICEABLE else []
         if failures >= NOTICEABLE and others is not None:
             stale.insert(0, account)  # the owner is here, and is told of it: strangers begin anew
@@ -314,7 +316,7 @@ class Throttling:
                 # Broken off, by the client for example, after the password may have been looked at.
                 self._notes.begin(self._count_late(attempt))
             if attempt.device is not None and not attempt.reserved:
-                self._looked_at.discard(attempt.device.device_id)
+                self._looked_at.discard(attempt.device.user_id)
 
     async def _give_back(self, attempt: Attempt) -> None:
         if not attempt.reserved:
