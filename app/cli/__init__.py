@@ -72,6 +72,13 @@ _EXITS = {
 }
 
 
+_NO_WAY_IN = {  # by SQLSTATE
+    "3D000": "it does not exist",
+    "28000": "it does not know the login, or refuses it",
+    "28P01": "the password is wrong, or the login unknown",
+}
+
+
 def main() -> None:
     """Run a command; an error is one line on standard error and an exit code that says of what kind it was."""
     try:
@@ -85,6 +92,12 @@ def main() -> None:
     except RotaError as error:
         why = f" ({error.why})" if error.why else ""
         _leave(f"{error.message}{why}", _EXITS.get(error.code, Exit.REFUSED))
+    except OSError as error:  # of files and of standard output: the database's are `Unavailable`
+        _leave(f"{error.strerror or type(error).__name__}.", Exit.FAILURE)
+    except Exception as error:
+        if (state := getattr(getattr(error, "orig", error), "sqlstate", None)) not in _NO_WAY_IN:
+            raise
+        _leave(f"The database lets nobody in by ROTA_DATABASE_URL: {_NO_WAY_IN[state]}.", Exit.FAILURE)
 
 
 def _leave(message: str, code: Exit) -> None:
