@@ -21,8 +21,7 @@ GUESSABLE_BITS_WITH_NAME: Final = 26.0  # five characters drawn by lot, beside a
 
 PRODUCT: Final = "rota"
 
-_NAME_CHARACTERS: Final = 3  # shorter ones stand in words by chance
-_PART_CHARACTERS: Final = 4  # of a name's part, to be looked for by itself
+_NAME_CHARACTERS: Final = 3  # shorter ones, and shorter parts of one, stand in words by chance
 _REST_CHARACTERS: Final = 8  # in a long password, beside somebody's name
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 
@@ -189,7 +188,7 @@ def _long_enough(names: Iterable[str]) -> frozenset[str]:
 
 
 def _parts(name: str) -> set[str]:
-    return {part for part in _SEPARATORS.split(name) if len(part) >= _PART_CHARACTERS}
+    return set(_SEPARATORS.split(name))
 
 
 def _name(text: str) -> str:

@@ -6,6 +6,7 @@ keeps the last of two members. For passwords and tokens that is guessing, so bod
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
@@ -39,13 +40,23 @@ class Kind(StrEnum):
     JSON = "application/json"
 
 
+# What no interchange of text is for (Unicode 16 section 23.7): the last two of each plane, and 32 others.
+_NONCHARACTER: Final = re.compile(
+    "[\ufdd0-\ufdef" + "".join(map(chr, (plane << 16 | last for plane in range(17) for last in (0xFFFE, 0xFFFF)))) + "]"
+)
+
+
 def _storable(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
     try:
         text.encode()  # a lone surrogate has no UTF-8
     except UnicodeEncodeError:
         raise ValueError("must have no lone surrogates") from None
     if "\0" in text:
         raise ValueError("must have no NUL")
+    if _NONCHARACTER.search(text):
+        raise ValueError("must have no noncharacters")
     return text
 
 

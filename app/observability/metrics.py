@@ -229,7 +229,9 @@ EVENTS_WRITTEN: Final = Counter(
     "rota_events_written_total", "Events committed to the trail.", _closed("action", "action", tuple(Action))
 )
 HASHES_WAITING: Final = Gauge(
-    "rota_password_hashes_waiting", "Passwords that wait for a core; beyond 128 a process refuses.", merged=Merged.SUM
+    "rota_password_hashes_waiting",
+    "Passwords that wait for a core; a process lets none in that would wait over two seconds.",
+    merged=Merged.SUM,
 )
 HASHES_RUNNING: Final = Gauge("rota_password_hashes_running", "Passwords being hashed.", merged=Merged.SUM)
 HASH_WAIT_SECONDS: Final = Histogram("rota_password_hash_wait_seconds", "How long a password waited for a core.")

@@ -63,6 +63,7 @@ class ImportFile:
             self._file.close()
             raise InputInvalid("This is not a regular file; it is read more than once, so a pipe will not do.")
         self.form: ImportFormat = told
+        self.heading = 0  # the line that `columns` found it in
         self.size = found.st_size
         self.place = hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).digest()
 
@@ -77,7 +78,7 @@ class ImportFile:
 
     def columns(self) -> tuple[str, ...]:
         """
-        What the heading of a CSV file says; of NDJSON nothing.
+        What the heading of a CSV file says, its first line that is not empty; of NDJSON nothing.
 
         Raises:
             LineFaulty: it cannot be taken.
@@ -85,10 +86,14 @@ class ImportFile:
         if self.form is ImportFormat.NDJSON:
             return ()
         self._file.seek(0)
-        line = self._file.readline(LINE_BYTES + 1)
+        line, self.heading = self._file.readline(LINE_BYTES + 1).removeprefix(_BOM), 1
+        while line and not _bare(line):
+            line, self.heading = self._file.readline(LINE_BYTES + 1), self.heading + 1
+        if not line:
+            self.heading = 1
         if len(line) > LINE_BYTES:
             raise LineFaulty((Field.LINE, Reason.LINE_TOO_LONG))
-        return read_heading(decoded(_bare(line.removeprefix(_BOM))))
+        return read_heading(decoded(_bare(line)))
 
     def batches(self, *, after: int, size: int) -> Iterator[RawBatch]:
         """
@@ -99,7 +104,6 @@ class ImportFile:
         """
         self._file.seek(0)
         read = hashlib.sha256()
-        heading = 1 if self.form is ImportFormat.CSV else 0
         lines: list[tuple[int, bytes | None]] = []
         number, position, told = 0, 0, -1
         while line := self._file.readline(LINE_BYTES + 2):
@@ -116,7 +120,7 @@ class ImportFile:
             if number == 1 and whole is not None:
                 whole = whole.removeprefix(_BOM)
             whole = None if whole is None else _bare(whole)
-            if number > max(after, heading) and whole != b"":
+            if number > max(after, self.heading) and whole != b"":
                 lines.append((number, whole))
             if len(lines) == size:
                 yield RawBatch(lines, number, read.digest(), position)

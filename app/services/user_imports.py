@@ -130,7 +130,7 @@ class UserImports:
                     order = _Order(file, file.columns(), size, actor, client, told)
                 except LineFaulty as faulty:
                     checked = Checked(digest)
-                    _note(checked.faults, 1, faulty)
+                    _note(checked.faults, file.heading, faulty)
                     return Brought(checked, former)
                 checked = await self._check(order, digest, former)
                 if dry_run or checked.faults:

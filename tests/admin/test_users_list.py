@@ -81,7 +81,7 @@ async def test_a_prefix_is_the_beginning_of_a_name_and_no_pattern(office: Office
     await build(office)
     names = [one["username"] for one in (await ask(office, limit=100))["items"]]
     beginnings = {name[:length].swapcase() for name in names for length in range(1, len(name) + 1)}
-    for beginning in {*beginnings, "%", "_", "\\", "%a", "a%", "_da", "nobody", "'", '"', "\U0010ffff", "\ud7ff"}:
+    for beginning in {*beginnings, "%", "_", "\\", "%a", "a%", "_da", "nobody", "'", '"', "\ud7ff"}:
         prefix = name_prefix(beginning)
         expected = {name for name in names if name_prefix(name).startswith(prefix)}
         found = {one["username"] for one in (await ask(office, limit=100, prefix=beginning))["items"]}

@@ -46,6 +46,7 @@ WORDS: Final = (
     f"must have at most {MAXIMUM_BYTES} bytes",
     "must have no NUL",
     "must have no lone surrogates",
+    "must have no noncharacters",
     "are needed.",
     "is needed.",
 )

@@ -63,6 +63,8 @@ async def test_csv_from_the_heading_to_the_trail(own_sql: asyncpg.Connection, tm
         pytest.param(b"username,role\nada,user\nben,user", id="LF, and no end of the last line"),
         pytest.param(b'Role,"Username"\nuser,ada\n\n\r\nuser,ben\n\n', id="columns in any order, and empty lines"),
         pytest.param(b"username\nada\nben\n", id="names only"),
+        pytest.param(b"\n\r\n\nusername\n\nada\nben\n", id="empty lines before the heading"),
+        pytest.param(b"\xef\xbb\xbf\r\nusername\r\nada\r\nben\r\n", id="BOM, and an empty line"),
         pytest.param(b'\xef\xbb\xbf{"username":"ada"}\n{"username":"ben","role":null}\n', id="NDJSON"),
     ],
 )

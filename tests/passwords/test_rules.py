@@ -95,6 +95,7 @@ REFUSED = [
     ("LovelaceLovelace", PasswordReason.EMAIL),
     ("engines.example.com", PasswordReason.EMAIL),
     ("lovelace-engines", PasswordReason.EMAIL),
+    ("lovelace.ada1815", PasswordReason.EMAIL),
     ("rotarotarotarota", PasswordReason.PRODUCT_NAME),
     ("brambleworks2026", PasswordReason.PRODUCT_NAME),
     ("Br4mblew0rks!!!", PasswordReason.PRODUCT_NAME),
