@@ -40,7 +40,7 @@ from app.http.errors import install_error_handlers
 from app.http.methods import words_first
 from app.http.middleware import RequestContext
 from app.http.pacing import Admission, Pacing
-from app.http.protocol import DRAINING, STOPPING
+from app.http.protocol import DRAINING, HTTPS, STOPPING
 from app.jobs.following import following_ends, following_replica
 from app.jobs.sampling import sampling
 from app.jobs.schedule import JOBS, running_jobs
@@ -108,7 +108,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
                 drain()  # not every server gives notice
                 container.feed.hub.stop()  # it waits for open answers, and streams have no end but this one
 
-            yield {DRAINING: drain, STOPPING: stop}
+            yield {DRAINING: drain, STOPPING: stop, HTTPS: container.settings.https}
         await container.lifecycle.stopped()
         await container.close()
 
@@ -146,7 +146,7 @@ def _add_middleware(app: FastAPI, container: Container) -> None:
         RequestContext,
         slow_seconds=settings.slow_request_milliseconds / 1000,
         traces=container.watching.traces,
-        https=settings.issuer.startswith("https://"),
+        https=settings.https,
     )
     if origins:
         app.add_middleware(CrossOrigin, origins=origins)

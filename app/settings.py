@@ -197,6 +197,11 @@ class Settings(BaseSettings):
         return self.audit_origin or f"{self.issuer.partition('://')[2] or self.issuer}/audit".replace("//", "/")
 
     @property
+    def https(self) -> bool:
+        """Whether clients come by TLS, and never without."""
+        return self.issuer.startswith("https://")
+
+    @property
     def service_names(self) -> tuple[str, ...]:
         """What the service is called: nobody's password shall be that."""
         host = urlsplit(self.issuer).hostname or self.issuer

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from app.domain.errors import RotaError
 from app.http.errors import CredentialInUrl, PathNotFound, answer_rota_error, problem
-from app.http.protocol import ASKER
+from app.http.protocol import ASKER, HTTPS_ONLY
 from app.http.urls import ANSWERS_ITSELF, holds_credential, is_ambiguous
 from app.http.watching import WatchedRequest
 from app.observability.logs import describe_failure, get_logger
@@ -30,8 +30,7 @@ _SAFE: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),  # binds embedding, not fetching by CORS
 )
-# Of this host alone: what its subdomains speak is for whoever runs them to say.
-_HTTPS_ONLY: Final = (b"strict-transport-security", b"max-age=31536000")
+_HTTPS_ONLY: Final = (HTTPS_ONLY[0].lower().encode(), HTTPS_ONLY[1].encode())
 
 
 class RequestContext:

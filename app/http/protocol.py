@@ -24,6 +24,8 @@ PIPELINED_MAXIMUM: Final = 8  # requests that wait for the answer to one before 
 # In the lifespan's state, each called perhaps more than once:
 DRAINING: Final = "draining"  # the server is about to stop, and still takes what comes
 STOPPING: Final = "stopping"  # it takes nothing new any more
+# And whether browsers shall never again come without TLS:
+HTTPS: Final = "https"
 
 ASKER: Final = "asker"  # in a request's state: who is to be told when its client leaves
 
@@ -35,6 +37,8 @@ _SAFE: Final = (
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("Cache-Control", "no-store"),
 )
+# Of this host alone: what its subdomains speak is for whoever runs them to say.
+HTTPS_ONLY: Final = ("Strict-Transport-Security", "max-age=31536000")
 _FRAMING_BYTES_MAXIMUM: Final = 2**20  # around a body: what 64 KiB in chunks of one byte take, twice
 
 
@@ -220,11 +224,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         ours = not self._in_head and not self.pipeline and cycle is not None and not cycle.response_started
         if cycle is None or cycle.response_complete or ours:
-            transport.write(_written(status))
+            transport.write(_written(status, https=self.app_state.get(HTTPS, False)))
         transport.close()
 
 
-def _written(status: HTTPStatus) -> bytes:
+def _written(status: HTTPStatus, *, https: bool) -> bytes:
     """As the application answers, for what never reaches it."""
     code, request_id = status.name.lower(), str(uuid7())
     content = {
@@ -239,6 +243,6 @@ def _written(status: HTTPStatus) -> bytes:
     return (
         f"HTTP/1.1 {int(status)} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
         f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\n"
-        + "".join(f"{name}: {value}\r\n" for name, value in _SAFE)
+        + "".join(f"{name}: {value}\r\n" for name, value in (*_SAFE, *([HTTPS_ONLY] if https else [])))
         + f"Connection: close\r\n\r\n{body}"
     ).encode()

@@ -185,6 +185,17 @@ class AccessTokens:
         """
         return self._verify(token, now, self._read_client)[1]
 
+    def session_named_by(self, token: str) -> UUID | None:
+        """What a token says that nobody vouches for; `None` of one that does not even say that it is ours."""
+        shape = _SHAPE.fullmatch(token) if len(token) <= TOKEN_BYTES_MAXIMUM else None
+        if shape is None:
+            return None
+        try:
+            claims = parse_strict(jws.get_unverified_claims(token))
+            return UUID(_text(self._ours(claims)["sid"]))
+        except (JOSEError, KeyError, ValueError, TypeError):
+            return None
+
     def _verify(self, token: str, now: datetime, read: Callable[[object], T]) -> tuple[str, T]:
         shape = _SHAPE.fullmatch(token) if len(token) <= TOKEN_BYTES_MAXIMUM else None
         if shape is None:

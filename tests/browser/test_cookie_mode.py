@@ -10,7 +10,7 @@ from app.container import Container
 from app.domain.refresh_token import TOKEN_LENGTH, is_spelled
 from app.domain.users import Role
 from tests.browser.conftest import DEVICE, OWN, REFRESH, Browser, MakeName
-from tests.conftest import PASSWORD, Events, MovableClock, client_at
+from tests.conftest import PASSWORD, Events, MakePerson, MakeServices, MovableClock, client_at
 
 KEY = {"Idempotency-Key": "0123456789abcdefghijklmnop"}
 
@@ -307,6 +307,25 @@ async def test_another_authorization_beside_the_cookie(browser: Browser, usernam
     refreshed = await browser.post("/refresh", headers={"Authorization": scheme})
     assert refreshed.json()["session_id"] == told["session_id"]
     assert (await browser.post("/logout", headers={"Authorization": scheme})).json()["ended"] is True
+
+
+async def test_a_former_secret_s_access_token_beside_the_cookie(
+    browser: Browser, username: str, make_services: MakeServices, make_person: MakePerson, clock: MovableClock
+) -> None:
+    """
+    Its key is not known any more, so it opens nothing; but it tells that the page is another person's. One that is not
+    ours even by its own word is no hindrance.
+    """
+    told = await browser.sign_in(username)
+    retired = make_services(clock, secrets="another-secret-another-secret-another-1")
+    foreign = make_services(clock, secrets="another-secret-another-secret-another-1", issuer="http://elsewhere")
+    page = (await (await make_person(retired)).sign_in()).access_token
+    elsewhere = (await (await make_person(foreign)).sign_in()).access_token
+    for path in ("/refresh", "/logout"):
+        answer = await browser.post(path, token=page)
+        assert (answer.status_code, answer.json()["code"]) == (400, "credentials_disagree")
+    assert (await browser.post("/refresh", token=elsewhere)).json()["session_id"] == told["session_id"]
+    assert await browser.whose(told["access_token"]) == username
 
 
 async def test_two_authorizations_beside_the_cookie(browser: Browser, username: str) -> None:

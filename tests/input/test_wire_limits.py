@@ -148,7 +148,7 @@ async def test_refusals_of_the_protocol_are_problems_too(port: int) -> None:
     problem = json.loads(body)
     assert problem["status"] == 414
     assert problem["request_id"].encode() in head
-    safe = (b"nosniff", b"no-store", b"no-referrer", b"same-origin", b"default-src 'none'")
+    safe = (b"nosniff", b"no-store", b"no-referrer", b"same-origin", b"default-src 'none'", b"max-age=31536000")
     for line in (b"application/problem+json", b"Connection: close", *safe):
         assert line in head
 
