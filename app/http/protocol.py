@@ -6,6 +6,7 @@ begins to stop.
 
 import asyncio
 import json
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ HTTPS: Final = "https"
 ASKER: Final = "asker"  # in a request's state: who is to be told when its client leaves
 
 _END: Final = b"\r\n\r\n"
+_OFFER: Final = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 _SAFE: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -54,6 +56,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _headers = 0
     _framing_bytes = 0
     _refused = False
+    _declined = False  # the request offered to go on in HTTP/2
     _deaf = False  # what follows would be in another protocol, which nobody here speaks
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -67,6 +70,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._refused or self._deaf:
             return
         if self._in_head:
+            if not self._head_bytes:
+                data, self._declined = _without_offer(data)
             joined = self._head_end + data
             end = joined.find(_END)  # what comes after it is body, and counted there
             self._head_bytes += len(data) if end < 0 else max(0, end - len(self._head_end))
@@ -105,8 +110,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) > PIPELINED_MAXIMUM:
             self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
             return
-        if self.parser.should_upgrade():
-            self._deaf = True
+        self._deaf = self.parser.should_upgrade()
+        if self._deaf or self._declined:
+            self._declined = False
             self.drain()
         self._in_head = False
         self._head_bytes = self._framing_bytes = 0
@@ -226,6 +232,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or ours:
             transport.write(_written(status, https=self.app_state.get(HTTPS, False)))
         transport.close()
+
+
+def _without_offer(data: bytes) -> tuple[bytes, bool]:
+    """
+    A request without its offer to go on in HTTP/2, and whether there was one. RFC 9110 section 7.8 lets us decline.
+
+    Java's client makes one with its first request, and httptools cannot read a request that has one and a body. Where
+    the head comes in pieces, the offer stays, and a request with a body is refused.
+    """
+    end = data.find(_END)
+    if end < 0 or b"h2c" not in data:
+        return data, False
+    head, offers = _OFFER.subn(b"", data[: end + 2])
+    return head + data[end + 2 :], offers > 0
 
 
 def _written(status: HTTPStatus, *, https: bool) -> bytes:

@@ -52,7 +52,10 @@ SMUGGLED = [
         id="chunked in 1.0",
     ),
     pytest.param(
-        post(b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 15\r\n"), id="another protocol after a body"
+        post(b"Connection: Upgrade\r\nUpgrade: h2\r\nContent-Length: 15\r\n"), id="another protocol after a body"
+    ),
+    pytest.param(
+        post(b"Connection: Upgrade\r\nUpgrade: h2c, websocket\r\nContent-Length: 15\r\n"), id="a choice of protocols"
     ),
     pytest.param(
         post(b"Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", body=b"0\r\n\r\n"),
@@ -85,11 +88,37 @@ async def test_what_two_readers_could_take_for_two_things(port: int, request_: b
     assert b'{"status":"ok"}' not in answer
 
 
+JAVA = (  # what java.net.http.HttpClient sends first, unless it is told to speak HTTP/1.1
+    b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+    b"Upgrade: h2c\r\nUser-Agent: Java-http-client/21\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        pytest.param([post(JAVA, b"Content-Length: 15\r\n")], id="at once"),
+        pytest.param([post(JAVA, b"Content-Length: 15\r\n", body=b""), BODY], id="head and body"),
+        pytest.param([post(b"Content-Length: 15\r\n", JAVA, body=BODY[:1]), BODY[1:]], id="within the body"),
+        pytest.param(
+            [post(JAVA, b"Transfer-Encoding: chunked\r\n", body=b"f\r\n" + BODY + b"\r\n0\r\n\r\n")], id="chunked"
+        ),
+    ],
+)
+async def test_an_offer_of_http_2_is_declined(port: int, chunks: list[bytes]) -> None:
+    """The request is answered as any other, its body is its body, and the connection ends with the answer."""
+    answer = await talk(port, *chunks, NEXT)
+    assert statuses(answer) == [401]
+    assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("protocol_", [b"h2c", b"h2", b"websocket"])
 @pytest.mark.parametrize("body", [b"", BODY], ids=["none", "a body that follows"])
-async def test_what_comes_after_an_upgrade_is_nobodys_request(port: int, body: bytes) -> None:
+async def test_what_comes_after_an_upgrade_is_nobodys_request(port: int, body: bytes, protocol_: bytes) -> None:
     """In the same segment or in another one: what was to be spoken there is not spoken here."""
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
-    asked = b"GET /livez HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + length + b"\r\n"
+    upgrade = b"Connection: Upgrade\r\nUpgrade: " + protocol_ + b"\r\n"
+    asked = b"GET /livez HTTP/1.1\r\n" + HOST + upgrade + length + b"\r\n"
     hidden = b"GET /openapi.json HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(asked)
@@ -101,7 +130,7 @@ async def test_what_comes_after_an_upgrade_is_nobodys_request(port: int, body: b
     writer.close()
     together = await talk(port, asked + body + hidden)
     for each in (answer, together):
-        assert statuses(each) == [400 if body else 200]
+        assert statuses(each) == [400 if body and protocol_ != b"h2c" else 200]
         assert b"openapi" not in each
 
 
