@@ -93,11 +93,12 @@ def main() -> None:
         why = f" ({error.why})" if error.why else ""
         _leave(f"{error.message}{why}", _EXITS.get(error.code, Exit.REFUSED))
     except OSError as error:  # of files and of standard output: the database's are `Unavailable`
-        _leave(f"{error.strerror or type(error).__name__}.", Exit.FAILURE)
+        named = f": {error.filename}" if error.filename else ""
+        _leave(f"{error.strerror or type(error).__name__}{named}", Exit.FAILURE)
     except Exception as error:
         if (state := getattr(getattr(error, "orig", error), "sqlstate", None)) not in _NO_WAY_IN:
             raise
-        _leave(f"The database lets nobody in by ROTA_DATABASE_URL: {_NO_WAY_IN[state]}.", Exit.FAILURE)
+        _leave(f"The database lets nobody in by the URL that is set for this: {_NO_WAY_IN[state]}.", Exit.FAILURE)
 
 
 def _leave(message: str, code: Exit) -> None:

@@ -76,7 +76,7 @@ class InARow:
 ACCOUNT: Final = InARow(free=10, together=50, most=60)
 DEVICE: Final = InARow(free=5, together=10, most=10)
 SESSION: Final = InARow(free=3, together=3, most=5)
-DEVICES: Final = InARow(free=20, together=20, most=20)  # of a user; two stolen ones do not use up those of the others
+DEVICES: Final = InARow(free=20, together=20, most=20)  # of a user; a stolen one does not use up those of the others
 SESSIONS: Final = InARow(free=10, together=10, most=10)
 LIMIT_OF_ALL_WAYS: Final = ACCOUNT.most + DEVICES.most + SESSIONS.most
 

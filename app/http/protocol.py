@@ -56,7 +56,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _headers = 0
     _framing_bytes = 0
     _refused = False
-    _declined = False  # the request offered to go on in HTTP/2
+    _begun = False  # a request, of which the parser has seen something
+    _held = b""  # a head that has an offer and no end yet
     _deaf = False  # what follows would be in another protocol, which nobody here speaks
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -70,8 +71,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._refused or self._deaf:
             return
         if self._in_head:
-            if not self._head_bytes:
-                data, self._declined = _without_offer(data)
             joined = self._head_end + data
             end = joined.find(_END)  # what comes after it is body, and counted there
             self._head_bytes += len(data) if end < 0 else max(0, end - len(self._head_end))
@@ -81,16 +80,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return
             if self._deadline is None:
                 self._await(HEAD_SECONDS)
+            data = self._without_offer(data)
         else:
             self._framing_bytes += len(data)
             if self._framing_bytes > _FRAMING_BYTES_MAXIMUM + len(data):  # httptools collects trailers without end
                 self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
                 return
-        super().data_received(data)
+        if data:
+            super().data_received(data)
         if not self._in_head and self._deadline is None:  # most requests are whole by now
             self._await(BODY_SECONDS)
 
     def on_message_begin(self) -> None:
+        self._begun = True
         self._headers = 0
         super().on_message_begin()
 
@@ -110,9 +112,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) > PIPELINED_MAXIMUM:
             self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
             return
-        self._deaf = self.parser.should_upgrade()
-        if self._deaf or self._declined:
-            self._declined = False
+        if self.parser.should_upgrade():
+            self._deaf = True
             self.drain()
         self._in_head = False
         self._head_bytes = self._framing_bytes = 0
@@ -128,9 +129,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._refused:
             return
-        self._in_head = True
+        self._in_head, self._begun = True, False
         self._forget_deadline()
         super().on_message_complete()
+
+    def _without_offer(self, data: bytes) -> bytes:
+        """
+        What comes of a head without its offer to go on in HTTP/2; nothing of it as long as it has one and no end.
+
+        RFC 9110 section 7.8 lets us decline. Java's client makes an offer with each request, and httptools cannot read
+        a request that has one and a body. One in a head that was pipelined, or that says nothing of it in its first
+        piece, stays: then a body is refused.
+        """
+        if self._begun:
+            return data
+        data, self._held = self._held + data, b""
+        if b"pgrade" not in data:
+            return data
+        end = data.find(_END, len(data) - len(data.lstrip(b"\r\n")))  # empty lines may come before a request
+        if end < 0:
+            self._held = data
+            return b""
+        return _OFFER.sub(b"", data[: end + 2]) + data[end + 2 :]
 
     def _fault(self) -> HTTPStatus | None:
         """What is wrong with a head that httptools has read (RFC 9112 section 3.2, RFC 6585 section 5)."""
@@ -232,20 +252,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or ours:
             transport.write(_written(status, https=self.app_state.get(HTTPS, False)))
         transport.close()
-
-
-def _without_offer(data: bytes) -> tuple[bytes, bool]:
-    """
-    A request without its offer to go on in HTTP/2, and whether there was one. RFC 9110 section 7.8 lets us decline.
-
-    Java's client makes one with its first request, and httptools cannot read a request that has one and a body. Where
-    the head comes in pieces, the offer stays, and a request with a body is refused.
-    """
-    end = data.find(_END)
-    if end < 0 or b"h2c" not in data:
-        return data, False
-    head, offers = _OFFER.subn(b"", data[: end + 2])
-    return head + data[end + 2 :], offers > 0
 
 
 def _written(status: HTTPStatus, *, https: bool) -> bytes:

@@ -26,9 +26,10 @@ _NO_LETTER: Final = re.compile(rb"[^a-z0-9]")
 # Its query is the proxy's, and what does not belong there is refused as a requirement that nobody meets: of any other
 # answer than 401 and 403 a proxy makes a failure of its own.
 ANSWERS_ITSELF: Final = "/authz"
-# A slash or a backslash in percent-encoding: a proxy with rules for paths may have seen one segment where a route has
-# two. And a line's end at the end, of which neither the pattern of a route nor that of a rule takes notice (`$`).
-_AMBIGUOUS: Final = re.compile(rb"%(?:2f|5c)|%0a\Z", re.IGNORECASE)
+# In percent-encoding: a slash or a backslash, where a proxy with rules for paths may have seen one segment and a route
+# has two; what needs none (RFC 3986 section 2.3), by which a word of a rule is another; and a line's end at the end, of
+# which neither the pattern of a route nor that of a rule takes notice (`$`).
+_AMBIGUOUS: Final = re.compile(rb"%(?:2[def]|3[0-9]|[46][1-9a-f]|[57][0-9a]|5[cf]|7e)|%0a\Z", re.IGNORECASE)
 _LAYERS: Final = 4  # of percent-encoding that are looked behind; each is a pass over the text
 
 

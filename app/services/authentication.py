@@ -87,8 +87,9 @@ class Authentication:
         """
         The session that a token of ours names, expired or over as they may be; `None` of any other text.
 
-        It opens nothing: it tells whether two credentials belong together. So a token whose key is not known any more
-        is taken at its word: by that nobody can do more than have their own request refused.
+        It opens nothing: it tells whether two credentials belong together. So a token that cannot be verified, such as
+        one whose key is not known any more, is taken at its word: nobody can do more by one than have their own
+        request refused.
         """
         if token is None:
             return None

@@ -14,8 +14,8 @@ async def find_device(
     database: Database, keys: Mapping[int, bytes], presented: Sequence[str], username_key: str
 ) -> DeviceToken | None:
     """
-    The genuine token that counts, of several of the user the newest; `None`: there is none. Whether it is this user's
-    is seen later.
+    The genuine token that counts, of several of the user the newest; `None`: there is none. Whether it is this user's,
+    and has guesses left, is seen later.
 
     Only where there are several is the user looked up for it, and likewise if nobody has the name.
     """

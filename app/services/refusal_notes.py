@@ -19,7 +19,7 @@ log = get_logger()
 Kind = tuple[UUID, str, str]  # subject, reason, source: what makes refusals alike
 
 PAUSE_SECONDS: Final = 0.25  # until those of a moment are written
-KINDS_TOGETHER: Final = 200  # in one transaction
+KINDS_TOGETHER: Final = 20  # in one transaction: each is a row that other processes may wait for
 KINDS_MAXIMUM: Final = 10_000  # that wait; of more kinds, only how many there were
 
 
@@ -33,7 +33,7 @@ class RefusalNotes:
     """
     A refusal costs an attacker nothing, so it must cost us little. And it must take as long for a name that somebody
     has, which is a kind of its own, as for all others, which are one kind together: so none waits for its own note, nor
-    finds the writer at work for it. Only a process that is killed loses count of some.
+    finds the writer at work for it. A process that is killed, or ends while the database is away, loses count of some.
     """
 
     def __init__(self, database: Database) -> None:
@@ -77,13 +77,23 @@ class RefusalNotes:
                     await self._write(together)
                 except Unavailable as error:
                     log.warning("login.throttled_not_written", why=error.why)
+                    if self._closing.is_set():
+                        return
+                    self._put_back(together)
         finally:
             self._writer = None
+
+    def _put_back(self, together: dict[Kind, _Waiting]) -> None:
+        for kind, noted in together.items():
+            later = self._waiting.pop(kind, _Waiting())
+            events = [*noted.events, *later.events][: told_one_by_one(kind[1])]
+            self._waiting[kind] = _Waiting(noted.count + later.count, events)
 
     async def _write(self, together: dict[Kind, _Waiting]) -> None:
         async with self._database.begin() as db:
             now = await db.now()
-            for kind in sorted(together):  # each is a row that is locked, by other processes in the same order
+            # Each is a row that is locked, by other processes in the same order; last those of which all have some.
+            for kind in sorted(together, key=lambda kind: (kind[0] == NOBODY, kind)):
                 noted, (subject_id, reason, source) = together[kind], kind
                 total = await db.refusals.count_login(subject_id, reason, source, now, times=noted.count)
                 told = min(total, told_one_by_one(reason)) - min(total - noted.count, told_one_by_one(reason))

@@ -127,7 +127,7 @@ class UserImports:
                 if former is not None and former.finished_at is not None:
                     return Brought(None, former, former.users)
                 try:
-                    order = _Order(file, file.columns(), size, actor, client, told)
+                    order = _Order(file, await asyncio.to_thread(file.columns), size, actor, client, told)
                 except LineFaulty as faulty:
                     checked = Checked(digest)
                     _note(checked.faults, file.heading, faulty)

@@ -65,7 +65,7 @@ async def test_each_has_limits_of_their_own(town: Town) -> None:
 
 
 async def test_a_token_in_the_form_hides_none_in_the_cookie(town: Town) -> None:
-    """The owner of a good cookie gets in whatever the page presents besides; and so does the owner of a good field."""
+    """The owner of a good cookie gets in, be what the page presents none or others'; so does that of a good field."""
     town.cheap()
     owner, other = await town.person(), await town.person()
     browser = Browser(town)

@@ -34,7 +34,7 @@ def people(folder: Path, number: int) -> Path:
 def test_no_room_for_the_names(own: OwnDatabase, tmp_path: Path) -> None:
     """No trouble of the database's: to try again changes nothing, and the line says what is the matter."""
     done = run(own, 'ulimit -f 4; "$0" users import "$1"', people(tmp_path, 200_000))
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (Exit.FAILURE, "File too large.")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (Exit.FAILURE, "File too large")
     assert "Traceback" not in done.stderr
     assert "goes on where it was" not in done.stderr
 
@@ -48,7 +48,7 @@ def test_no_room_for_what_is_printed(own: OwnDatabase, tmp_path: Path, command: 
     assert run(own, '"$0" users create somebody --role admin').returncode == Exit.OK
     done = run(own, command, people(tmp_path, 3))
     assert done.returncode == Exit.FAILURE, done.stderr
-    assert "No space left on device." in done.stderr.splitlines()
+    assert "No space left on device" in done.stderr.splitlines()
     assert "Traceback" not in done.stderr
 
 
