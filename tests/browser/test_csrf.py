@@ -161,9 +161,10 @@ async def test_the_device_cookie_is_ours_too(browser: Browser) -> None:
     def read(*headers: tuple[bytes, bytes]) -> str | None:
         return device_cookie(Request({"type": "http", "app": app, "headers": list(headers)}))
 
-    cookie, own = (b"cookie", f"{DEVICE}=rota_dt_abc".encode()), (b"sec-fetch-site", b"same-origin")
+    token = "rota_dt_" + "A" * 72
+    cookie, own = (b"cookie", f"{DEVICE}={token}".encode()), (b"sec-fetch-site", b"same-origin")
     assert read(own) is None
-    assert read(own, cookie) == "rota_dt_abc"
+    assert read(own, cookie) == token
     with pytest.raises(CrossSiteRequest):
         read((b"sec-fetch-site", b"cross-site"), cookie)
     with pytest.raises(CookieMalformed) as refused:

@@ -76,6 +76,10 @@ said.validated = validated.sub
 await oauth.processRevocationResponse(
   await oauth.revocationRequest(as, me, methods.post, narrowed.refresh_token, insecure),
 )
+// Which of the two processes answers is open, and the other one hears of the end a moment later.
+for (let n = 0; n < 50 && (await introspect(narrowed.access_token)).active; n++) {
+  await new Promise((go) => setTimeout(go, 100))
+}
 said.afterwards = [await introspect(narrowed.access_token), await introspect(narrowed.refresh_token)]
 said.dead = await refusal(() => refresh(narrowed.refresh_token))
 await oauth.processRevocationResponse(await oauth.revocationRequest(as, me, methods.basic, 'unknown', insecure))
