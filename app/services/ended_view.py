@@ -119,11 +119,10 @@ class EndedView:
         async with asyncio.timeout(READ_SECONDS):
             incarnation = await ends.get_incarnation()
         if incarnation != self._incarnation:
-            self._seen = None  # its transaction ids may have gone back
+            self._seen, self._incarnation = None, incarnation  # its transaction ids may have gone back
         while True:
             self._bell.clear()  # before the read: what rings during it is read by the next
             await self._read(ends)
-            self._incarnation = incarnation
             if self._trouble:
                 self._trouble = False
                 log.info("revocation.resumed", known=len(self._ended))

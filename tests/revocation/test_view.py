@@ -435,6 +435,25 @@ async def test_another_run_of_the_server(make_services: MakeServices, make_perso
             await until(lambda: services.ended_view.has_ended(issued.session_id))
 
 
+async def test_what_was_read_is_not_read_again(
+    make_services: MakeServices, make_person: MakePerson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows again goes on from the first read, though that was cut off as soon as it was there."""
+    services = make_services()
+    await (await make_person(services)).sign_in()
+    async with following_ends(services):
+        while services.ended_view.now() is None:
+            await asyncio.sleep(0)
+
+    async def never(*_: Any, **__: Any) -> EndsPage:
+        raise AssertionError("read from the beginning")
+
+    monkeypatch.setattr(EndRepository, "list_recent", never)
+    before = services.ended_view._read_at
+    async with following_ends(services):
+        await until(lambda: services.ended_view._read_at != before)
+
+
 async def test_a_commit_between_two_pages(
     make_services: MakeServices,
     make_person: MakePerson,
