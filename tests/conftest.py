@@ -156,11 +156,17 @@ async def empty_database(sql: asyncpg.Connection) -> None:
     await sql.execute("TRUNCATE login_throttle, address_throttle")
 
 
+@pytest_asyncio.fixture
+async def _fresh_limits(sql: asyncpg.Connection) -> None:
+    """What tests before this one have guessed counts for nothing: their clocks went ahead, or this one goes back."""
+    await sql.execute("DELETE FROM address_throttle")
+
+
 MakeServices = Callable[..., Container]
 
 
 @pytest_asyncio.fixture
-async def make_services(database_url: str) -> AsyncIterator[MakeServices]:
+async def make_services(database_url: str, _fresh_limits: None) -> AsyncIterator[MakeServices]:
     """Build services with settings of one's own; each has its own engine, as another process would."""
     made: list[Container] = []
 
@@ -235,7 +241,7 @@ def events_of(sql: asyncpg.Connection) -> Events:
 
 
 @pytest_asyncio.fixture
-async def app(database_url: str, clock: MovableClock) -> AsyncIterator[FastAPI]:
+async def app(database_url: str, clock: MovableClock, _fresh_limits: None) -> AsyncIterator[FastAPI]:
     application = create_app(make_settings(database_url), clock)
     yield application
     await application.state.container.close()
