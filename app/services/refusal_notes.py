@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -72,16 +71,23 @@ class RefusalNotes:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PAUSE_SECONDS):
                         await self._closing.wait()
-                together = {kind: self._waiting.pop(kind) for kind in list(islice(self._waiting, KINDS_TOGETHER))}
-                try:
-                    await self._write(together)
-                except Unavailable as error:
-                    log.warning("login.throttled_not_written", why=error.why)
-                    if self._closing.is_set():
-                        return
-                    self._put_back(together)
+                if not await self._write_waiting() and self._closing.is_set():
+                    return
         finally:
             self._writer = None
+
+    async def _write_waiting(self) -> bool:
+        """What waits now; false: the database is away, and what could not be written waits on."""
+        due = list(self._waiting)
+        for first in range(0, len(due), KINDS_TOGETHER):
+            together = {kind: self._waiting.pop(kind) for kind in due[first : first + KINDS_TOGETHER]}
+            try:
+                await self._write(together)
+            except Unavailable as error:
+                log.warning("login.throttled_not_written", why=error.why)
+                self._put_back(together)
+                return False
+        return True
 
     def _put_back(self, together: dict[Kind, _Waiting]) -> None:
         for kind, noted in together.items():

@@ -4,13 +4,14 @@ import asyncio
 import re
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import httpx2
 import pytest
 
-from app.domain.errors import TooBusy
+from app.domain.errors import TooBusy, Unavailable
 from app.domain.events import NO_CLIENT, SYSTEM
 from app.domain.throttling import ACCOUNT, DECAY, LIMIT_OF_ALL_WAYS
 from app.domain.users import Credential
@@ -225,6 +226,36 @@ async def test_refusals_of_many_kinds(town: Town, monkeypatch: pytest.MonkeyPatc
         **{person.user.id: 7 for person in people[:8]},
         UUID(int=0): 14,
     }
+
+
+@pytest.mark.parametrize("closing", [False, True])
+async def test_refusals_while_the_database_is_away(town: Town, *, closing: bool) -> None:
+    """They are written when it is back, none twice; a server that ends meanwhile does not wait for that."""
+    town.cheap()
+    person = await town.person()
+    await town.fail(person.username, 20)
+    before = len(await town.events("login.throttled"))
+    await town.sql.execute("TRUNCATE login_failures")
+    await town.block_all()
+    notes: Any = town.services.throttling._notes
+    write, tried = notes._write, asyncio.Event()
+
+    async def away(together: Any) -> None:
+        tried.set()
+        if not closing:
+            notes._write = write
+        raise Unavailable(why="away")
+
+    notes._write = away
+    for _ in range(2):
+        assert (await town.log_in(person.username, WRONG)).status_code == 429
+    await tried.wait()
+    assert (await town.log_in(person.username, WRONG)).status_code == 429
+    if closing:
+        await asyncio.wait_for(notes.close(), 20)
+    events = (await town.events("login.throttled"))[before:]
+    assert len(events) == (0 if closing else 3)
+    assert await town.sql.fetchval("SELECT sum(count) FROM login_failures") == (None if closing else 3)
 
 
 async def test_the_owner_is_told_of_a_success_after_failures(town: Town) -> None:
